@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/**
+ * @file
+ * @brief Domains: adding, removing, their memory, undo, suspension.
+ *
+ * A domain is named to the library by (domid, generation); the library answers
+ * with a handle, a 64-bit value that is never reused within a host and never
+ * 0. A domid that comes back with another generation is another domain.
+ */
+#ifndef PGSHARE_DOMAIN_H
+#define PGSHARE_DOMAIN_H
+
+#include <pgshare/common.h>
+
+PGSHARE_BEGIN_DECLS
+
+/** Domains of one host at the most. */
+#define PGSHARE_DOMAINS_MAX 65535u
+/** Pages tracked by one host at the most (16 TiB), in units of 65536. */
+#define PGSHARE_TRACKED_MAX ((uint64_t)1 << 32)
+
+/** @struct pgshare_domain_options */
+struct pgshare_domain_options {
+    size_t size;
+    uint32_t domid;      /**< the hypervisor's or the embedder's number */
+    uint32_t flags;      /**< none yet */
+    uint64_t generation; /**< distinguishes uses of one domid */
+    uint64_t gfns;       /**< GFNs 0 … gfns-1 are legal; at most 2^32 */
+    uint64_t group;      /**< of pgshare_group_open(); 0: a group of its own */
+    void *attach;        /**< what the backend wants to know of the domain */
+};
+
+/** @struct pgshare_domain_info */
+struct pgshare_domain_info {
+    size_t size;
+    uint32_t domid;
+    uint32_t suspended;  /**< 1 between suspend and resume */
+    uint64_t generation;
+    uint64_t gfns;
+    uint64_t group;
+};
+
+/**
+ * Adds a domain. All its GFNs are holes until pgshare_domain_ram_add().
+ * @param[out] ret_dom the handle
+ * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_RANGE,
+ * ::PGSHARE_ERR_EXISTS (same domid and generation), ::PGSHARE_ERR_GROUP (no
+ * such group), ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_NOMEM, or the backend's error.
+ * A domid that is known under another generation is added as a new domain; the
+ * old one stays until it is removed. @since 0.1
+ */
+PGSHARE_EXPORT int
+pgshare_domain_add(struct pgshare_host *host,
+                   const struct pgshare_domain_options *options,
+                   uint64_t *ret_dom);
+
+/**
+ * Removes a domain: its handle is void at once, calls that wait in it answer
+ * ::PGSHARE_ERR_GONE, its mappings are given up, its claims end. The guest's
+ * own view of its memory is the embedder's to destroy afterwards. Linear in
+ * the domain's own mappings. Allocates nothing.
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_FORKED,
+ * ::PGSHARE_ERR_INPROGRESS: called from a callback of the runner, which
+ * finishes the work when the callback has returned. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_domain_remove(struct pgshare_host *host,
+                                         uint64_t dom);
+
+/**
+ * Finds a handle.
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_INVALID,
+ * ::PGSHARE_ERR_FORKED. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_domain_find(struct pgshare_host *host,
+                                       uint32_t domid, uint64_t generation,
+                                       uint64_t *ret_dom);
+
+/** @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_INVALID,
+ * ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_FORKED. @since 0.1 */
+PGSHARE_EXPORT int pgshare_domain_info(struct pgshare_host *host, uint64_t dom,
+                                       struct pgshare_domain_info *ret_info);
+
+/**
+ * States that there is private memory of the domain at these GFNs (a memory
+ * slot was added, a balloon deflated). Allocates the GFN table, 8 bytes a GFN
+ * in units of 65,536 GFNs.
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM,
+ * ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_EXISTS (a GFN of the range is no hole),
+ * ::PGSHARE_ERR_FORKED; on an error nothing was added. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_domain_ram_add(struct pgshare_host *host,
+                                          uint64_t dom, uint64_t gfn,
+                                          uint64_t count);
+
+/**
+ * States that the memory at these GFNs is going away (a slot is removed, a
+ * balloon inflates). Shared pages are given up without a copy, marks and
+ * volatile pages are forgotten; the GFNs become holes.
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_BUSY
+ * (a page is held), ::PGSHARE_ERR_OWED (a volatile page secures a claim),
+ * ::PGSHARE_ERR_FORKED. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_domain_ram_remove(struct pgshare_host *host,
+                                             uint64_t dom, uint64_t gfn,
+                                             uint64_t count,
+                                             struct pgshare_call *call);
+
+/** @struct pgshare_unshare_progress */
+struct pgshare_unshare_progress {
+    size_t size;
+    uint64_t next;    /**< GFN to go on with; the range's end when finished */
+    uint64_t private_; /**< pages that this call made private */
+    uint64_t missing; /**< frames that the whole range lacks, with NOFRAME */
+};
+
+/**
+ * Makes memory private again, before device passthrough, migration or
+ * decommissioning. Refuses before it would exhaust memory, and says how many
+ * frames are missing.
+ * @param[in] budget pages to look at in this call; 0: all
+ * @param[out] ret_progress set on success and with ::PGSHARE_ERR_NOFRAME
+ * @return 0 (call again while `next` is not the end), ::PGSHARE_ERR_NODOMAIN,
+ * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (a page
+ * is in flight; call again), ::PGSHARE_ERR_FORKED. @since 0.1
+ */
+PGSHARE_EXPORT int
+pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
+                       uint64_t count, uint64_t budget,
+                       struct pgshare_unshare_progress *ret_progress);
+
+/**
+ * Hands dirty log and fault handling back to a VMM that migrates or takes a
+ * snapshot. Sharing of this domain stops; what is shared stays shared and
+ * faults are still resolved. Waits for its pages in flight.
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is suspended),
+ * ::PGSHARE_ERR_INPROGRESS (pages are still in flight: call again),
+ * ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_domain_suspend(struct pgshare_host *host,
+                                          uint64_t dom);
+
+/** Ends pgshare_domain_suspend().
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is not
+ * suspended), ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1 */
+PGSHARE_EXPORT int pgshare_domain_resume(struct pgshare_host *host,
+                                         uint64_t dom);
+
+PGSHARE_END_DECLS
+
+#endif

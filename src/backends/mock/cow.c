@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The machine's own copy-on-write: for flavours whose platform resolves write
+ * faults, and for guests that are in no host.
+ *
+ * A break takes a frame of the machine's free memory, never of the host's
+ * reserve, and is logged with its sequence number for the next harvest. Under
+ * ::PGSHARE_MOCK_LINUX the content is copied even for the last mapping, and
+ * the frame stays until it is released; else the last mapping takes it.
+ */
+#include "machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Remembers a break; with the page's lock held, so that breaks of a page are
+ * in order. Where the log cannot grow, the host is told at once. */
+static void log_break(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    uint64_t seq = pgs_mock_seq(domain);
+    bool kept = true;
+
+    if (!machine->platform_cow || !atomic_load(&domain->handle))
+        return;
+    pthread_mutex_lock(&domain->log_lock);
+    if (domain->breaks_n == domain->breaks_room) {
+        size_t room = domain->breaks_room ? 2 * domain->breaks_room : 64;
+        struct pgs_mock_break *breaks =
+            realloc(domain->breaks, room * sizeof(*breaks));
+
+        kept = breaks;
+        if (breaks) {
+            domain->breaks = breaks;
+            domain->breaks_room = room;
+        }
+    }
+    if (kept) {
+        domain->breaks[domain->breaks_n].gfn = gfn;
+        domain->breaks[domain->breaks_n++].seq = seq;
+        atomic_fetch_add(&machine->unharvested, 1);
+    }
+    pthread_mutex_unlock(&domain->log_lock);
+    if (!kept)
+        machine->sink->broken(machine->sink->ctx, domain->handle, gfn, 1, seq);
+}
+
+/* A write to a page that is only protected makes the protection void. */
+static void void_protection(struct pgshare_mock_domain *domain, uint64_t gfn,
+                            uint32_t *entry)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+
+    if (pgs_mock_kind(*entry) == KIND_SPARSE_PROTECTED) {
+        *entry = pgs_mock_entry(*entry, KIND_DEFAULT, 0);
+    } else {
+        pgs_mock_frame_plain(machine, *entry & ENTRY_FRAME);
+        *entry = pgs_mock_entry(*entry, KIND_PRIVATE, *entry);
+    }
+    /* Xen does not tell; stale handles do. */
+    if (machine->options.flavour != PGSHARE_MOCK_XEN)
+        log_break(domain, gfn);
+}
+
+/* Makes a mapping private. False: no free frame. */
+static bool break_mapping(struct pgshare_mock_domain *domain, uint64_t gfn,
+                          uint32_t *entry)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    bool zero = pgs_mock_kind(*entry) != KIND_SHARED;
+    uint32_t old = *entry & ENTRY_FRAME;
+    uint32_t frame;
+
+    if (!zero && !domain->removed &&
+        machine->options.flavour != PGSHARE_MOCK_LINUX &&
+        pgs_mock_frame_retake(machine, old)) {
+        frame = old;
+    } else {
+        if (!pgs_mock_free_take(machine, 1, &frame))
+            return false;
+        if (!zero)
+            memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
+                   PGSHARE_PAGE_SIZE);
+        else if (!(frame & FRAME_FRESH))
+            memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
+        if (!zero)
+            pgs_mock_frame_unmap(machine, old, domain->removed);
+        atomic_fetch_add_explicit(&machine->copies, 1, memory_order_relaxed);
+    }
+    atomic_fetch_add_explicit(&machine->breaks, 1, memory_order_relaxed);
+    *entry = pgs_mock_entry(*entry, KIND_PRIVATE, frame & FRAME_NUMBER);
+    log_break(domain, gfn);
+    return true;
+}
+
+/*
+ * Makes a page, whose lock the caller holds, writable where this is the
+ * machine's to do, and updates `entry`.
+ */
+enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
+                                            uint64_t gfn, uint32_t *entry)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    bool alone = !atomic_load_explicit(&domain->handle, memory_order_relaxed);
+    bool ours = machine->platform_cow || alone;
+    uint32_t frame;
+
+    if (*entry & ENTRY_READ_ONLY)
+        return ACCESS_TRAP;
+    switch (pgs_mock_kind(*entry)) {
+    case KIND_PRIVATE:
+        return ACCESS_DONE;
+    case KIND_PROTECTED:
+        if (!ours)
+            return ACCESS_TRAP;
+        void_protection(domain, gfn, entry);
+        return ACCESS_DONE;
+    case KIND_SHARED:
+    case KIND_ZERO:
+        if (!ours)
+            return ACCESS_TRAP;
+        return break_mapping(domain, gfn, entry) ? ACCESS_DONE : ACCESS_NOMEM;
+    case KIND_RECLAIMED:
+        if (!alone)
+            return ACCESS_TRAP;
+        return break_mapping(domain, gfn, entry) ? ACCESS_DONE : ACCESS_NOMEM;
+    case KIND_SPARSE_PROTECTED:
+        if (!ours)
+            return ACCESS_TRAP;
+        void_protection(domain, gfn, entry);
+        break;
+    default:
+        if (!pgs_mock_is_sparse(domain, *entry))
+            return ACCESS_HOLE;
+        break;
+    }
+    frame = pgs_mock_materialise(domain, gfn, *entry);
+    if (frame == FRAME_NONE)
+        return ACCESS_NOMEM;
+    *entry = pgs_mock_entry(*entry, KIND_PRIVATE, frame);
+    return ACCESS_DONE;
+}
+
+/* Tells all breaks so far, in runs. */
+void pgs_mock_harvest(struct pgshare_mock_domain *domain)
+{
+    const struct pgshare_sink *sink = domain->machine->sink;
+    struct pgs_mock_break *breaks;
+    size_t n;
+
+    pthread_mutex_lock(&domain->log_lock);
+    breaks = domain->breaks;
+    n = domain->breaks_n;
+    domain->breaks = NULL;
+    domain->breaks_n = 0;
+    domain->breaks_room = 0;
+    pthread_mutex_unlock(&domain->log_lock);
+    atomic_fetch_sub(&domain->machine->unharvested, n);
+    for (size_t i = 0; i < n;) {
+        size_t run = 1;
+
+        /* One number for a run is right where nothing came in between. */
+        while (i + run < n && breaks[i + run].gfn == breaks[i].gfn + run &&
+               breaks[i + run].seq == breaks[i].seq + run)
+            run++;
+        sink->broken(sink->ctx, domain->handle, breaks[i].gfn, run,
+                     breaks[i].seq + run - 1);
+        i += run;
+    }
+    free(breaks);
+}
+
+/* Gives a guest without a host pages of its own for all that it still maps. */
+int pgs_mock_privatise(struct pgshare_mock_domain *domain)
+{
+    for (uint64_t gfn = pgs_mock_next_touched(domain, 0); gfn < domain->gfns;
+         gfn = pgs_mock_next_touched(domain, gfn + 1)) {
+        uint32_t entry = pgs_mock_lock(domain, gfn);
+        bool done = true;
+
+        if (pgs_mock_kind(entry) == KIND_SHARED ||
+            pgs_mock_kind(entry) == KIND_ZERO)
+            done = break_mapping(domain, gfn, &entry);
+        pgs_mock_unlock(domain, gfn, entry);
+        if (!done)
+            return PGSHARE_ERR_NOFRAME;
+    }
+    return 0;
+}

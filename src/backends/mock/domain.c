@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Domains: their page tables, and the memory that they get and give.
+ *
+ * A p2m is one flat table, reserved at once and backed by the kernel as
+ * entries become other than zero. For walks `touched` has a byte per 1024
+ * GFNs, so that those of a terabyte that nobody wrote to are skipped.
+ *
+ * A domain lives apart from its being in a host. When it leaves (or the host
+ * goes), it keeps its content: frames that it still maps are *orphans*, which
+ * the machine itself keeps until the last such mapping is written or gone.
+ */
+#include "machine.h"
+
+#include "core/base/abi.h"
+
+#include <pgshare/domain.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define GFNS_MAX ((uint64_t)1 << 32)
+#define TOUCH_SHIFT 10
+#define SLOT_BITS 20
+/* Pages populated or freed at a time. */
+#define BATCH 256u
+#define SPINS_BEFORE_YIELD 64u
+
+uint32_t pgs_mock_lock_slow(_Atomic uint32_t *entry)
+{
+    unsigned spins = 0;
+
+    for (;;) {
+        uint32_t value = atomic_load_explicit(entry, memory_order_relaxed);
+
+        if (!(value & ENTRY_LOCK) &&
+            atomic_compare_exchange_weak_explicit(
+                entry, &value, value | ENTRY_LOCK, memory_order_acquire,
+                memory_order_relaxed))
+            return value;
+        if (++spins % SPINS_BEFORE_YIELD == 0)
+            sched_yield();
+    }
+}
+
+void *pgs_mock_domain_cookie(const struct pgshare_mock_domain *domain)
+{
+    uintptr_t generation = domain->machine->generations[domain->slot];
+
+    return (void *)(generation << SLOT_BITS | (domain->slot + 1));
+}
+
+/* The domain with that cookie, or NULL where there is none (any more). */
+struct pgshare_mock_domain *
+pgs_mock_domain_find(struct pgshare_mock_machine *machine, const void *cookie)
+{
+    uintptr_t value = (uintptr_t)cookie;
+    uintptr_t slot = (value & (((uintptr_t)1 << SLOT_BITS) - 1)) - 1;
+
+    if (slot >= machine->slots_used ||
+        machine->generations[slot] != value >> SLOT_BITS)
+        return NULL;
+    return machine->slots[slot];
+}
+
+bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
+                       uint64_t count)
+{
+    return count && gfn < domain->gfns && count <= domain->gfns - gfn;
+}
+
+/* What a page that was never written reads as. */
+void pgs_mock_content(const struct pgshare_mock_domain *domain, uint64_t gfn,
+                      void *ret_page)
+{
+    if (domain->content) {
+        domain->content(domain->content_ctx, domain->domid, gfn, ret_page);
+    } else {
+        uint64_t name[2] = {(uint64_t)domain->domid + 1, gfn};
+
+        memset(ret_page, 0, PGSHARE_PAGE_SIZE);
+        memcpy(ret_page, name, sizeof(name));
+    }
+}
+
+void pgs_mock_touch(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    _Atomic uint8_t *touched = &domain->touched[gfn >> TOUCH_SHIFT];
+
+    if (!atomic_load_explicit(touched, memory_order_relaxed))
+        atomic_store_explicit(touched, 1, memory_order_relaxed);
+}
+
+/* The first GFN from `gfn` on whose entry may be other than DEFAULT. */
+uint64_t pgs_mock_next_touched(const struct pgshare_mock_domain *domain,
+                               uint64_t gfn)
+{
+    while (gfn < domain->gfns &&
+           !atomic_load_explicit(&domain->touched[gfn >> TOUCH_SHIFT],
+                                 memory_order_relaxed))
+        gfn = ((gfn >> TOUCH_SHIFT) + 1) << TOUCH_SHIFT;
+    return gfn < domain->gfns ? gfn : domain->gfns;
+}
+
+/*
+ * Gives a sparse page, whose lock the caller holds, its bytes. Returns the
+ * frame, or FRAME_NONE where no frame has room for them.
+ */
+uint32_t pgs_mock_materialise(struct pgshare_mock_domain *domain, uint64_t gfn,
+                              uint32_t entry)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    uint32_t frame;
+
+    if (!pgs_mock_is_sparse(domain, entry))
+        return entry & ENTRY_FRAME;
+    frame = pgs_mock_number_take(machine);
+    if (frame == FRAME_NONE)
+        return frame;
+    pgs_mock_content(domain, gfn, pgs_mock_bytes(machine, frame));
+    pgs_mock_touch(domain, gfn);
+    atomic_fetch_sub_explicit(&machine->sparse, 1, memory_order_relaxed);
+    return frame;
+}
+
+/* The bytes of a page as it is; `buffer` (a page) is used for those that have
+ * none. NULL: a hole. */
+const unsigned char *pgs_mock_view(const struct pgshare_mock_domain *domain,
+                                   uint64_t gfn, uint32_t entry,
+                                   unsigned char *buffer)
+{
+    switch (pgs_mock_kind(entry)) {
+    case KIND_PRIVATE:
+    case KIND_PROTECTED:
+    case KIND_SHARED:
+        return pgs_mock_bytes(domain->machine, entry & ENTRY_FRAME);
+    case KIND_ZERO:
+    case KIND_RECLAIMED:
+        memset(buffer, 0, PGSHARE_PAGE_SIZE);
+        return buffer;
+    default:
+        if (!pgs_mock_is_sparse(domain, entry))
+            return NULL;
+        pgs_mock_content(domain, gfn, buffer);
+        return buffer;
+    }
+}
+
+static void *reserve_table(uint64_t bytes)
+{
+    void *table = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return table == MAP_FAILED ? NULL : table;
+}
+
+static uint64_t touched_size(const struct pgshare_mock_domain *domain)
+{
+    return (domain->gfns >> TOUCH_SHIFT) + 1;
+}
+
+static int find_slot(struct pgshare_mock_machine *machine, uint32_t *ret_slot)
+{
+    for (uint32_t i = 0; i < machine->slots_used; i++)
+        if (!machine->slots[i]) {
+            *ret_slot = i;
+            return 0;
+        }
+    if (machine->slots_used == DOMAINS_MAX)
+        return PGSHARE_ERR_FULL;
+    *ret_slot = machine->slots_used++;
+    return 0;
+}
+
+static void domain_destroy(struct pgshare_mock_domain *domain)
+{
+    if (domain->p2m)
+        munmap(domain->p2m, domain->gfns * sizeof(*domain->p2m));
+    if (domain->touched)
+        munmap(domain->touched, touched_size(domain));
+    pthread_mutex_destroy(&domain->log_lock);
+    free(domain->breaks);
+    free(domain);
+}
+
+static struct pgshare_mock_domain *
+domain_make(struct pgshare_mock_machine *machine, uint64_t gfns,
+            const struct pgshare_mock_domain_options *options)
+{
+    struct pgshare_mock_domain *domain;
+
+    if (posix_memalign((void **)&domain, _Alignof(struct pgshare_mock_domain),
+                       sizeof(*domain)))
+        return NULL;
+    memset(domain, 0, sizeof(*domain));
+    domain->machine = machine;
+    domain->gfns = gfns;
+    domain->domid = options->domid;
+    domain->generation = options->generation ? options->generation : 1;
+    domain->sparse = options->flags & PGSHARE_MOCK_SPARSE;
+    domain->direct = options->flags & PGSHARE_MOCK_DIRECT;
+    domain->enlightened = options->flags & PGSHARE_MOCK_ENLIGHTENED;
+    domain->content = options->content;
+    domain->content_ctx = options->ctx;
+    domain->parked_last = &domain->parked_first;
+    pthread_mutex_init(&domain->log_lock, NULL);
+    domain->p2m = reserve_table(gfns * sizeof(*domain->p2m));
+    domain->touched = reserve_table(touched_size(domain));
+    if (!domain->p2m || !domain->touched) {
+        domain_destroy(domain);
+        return NULL;
+    }
+    return domain;
+}
+
+int pgshare_mock_domain_new(struct pgshare_mock_machine *machine, uint64_t gfns,
+                            const struct pgshare_mock_domain_options *options,
+                            struct pgshare_mock_domain **ret_domain)
+{
+    const uint32_t all_flags = PGSHARE_MOCK_DIRECT | PGSHARE_MOCK_SPARSE |
+                               PGSHARE_MOCK_ENLIGHTENED;
+    struct pgshare_mock_domain_options ours = {0};
+    struct pgshare_mock_domain *domain;
+    uint32_t slot = 0;
+    int error;
+
+    if (!machine || !ret_domain || !gfns || gfns > GFNS_MAX)
+        return PGSHARE_ERR_INVALID;
+    error = pgs_abi_in(&ours, sizeof(ours), sizeof(ours.size), options);
+    if (error)
+        return error;
+    if (ours.flags & ~all_flags)
+        return PGSHARE_ERR_INVALID;
+    if (!ours.domid)
+        ours.domid = ++machine->next_domid;
+    domain = domain_make(machine, gfns, &ours);
+    if (!domain)
+        return PGSHARE_ERR_NOMEM;
+    error = find_slot(machine, &slot);
+    if (!error && domain->sparse && !pgs_mock_free_charge(machine, gfns))
+        error = PGSHARE_ERR_NOFRAME;
+    if (error) {
+        domain_destroy(domain);
+        return error;
+    }
+    if (domain->sparse)
+        atomic_fetch_add(&machine->sparse, gfns);
+    domain->slot = slot;
+    machine->slots[slot] = domain;
+    *ret_domain = domain;
+    return 0;
+}
+
+/* Frames that go back to the machine, a batch at a time. */
+struct give_back {
+    uint32_t frames[BATCH];
+    uint32_t n;
+    uint32_t tokens;
+};
+
+static void give_back_flush(struct pgshare_mock_machine *machine,
+                            struct give_back *back)
+{
+    pgs_mock_free_put(machine, back->n, back->frames, back->tokens);
+    back->n = 0;
+    back->tokens = 0;
+}
+
+/* Takes the memory out of a locked entry. Returns the entry of the hole. */
+static uint32_t empty_entry(struct pgshare_mock_domain *domain, uint32_t entry,
+                            struct give_back *back)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    uint32_t frame = entry & ENTRY_FRAME;
+
+    if (pgs_mock_is_sparse(domain, entry)) {
+        atomic_fetch_sub(&machine->sparse, 1);
+        back->tokens++;
+    } else if (pgs_mock_kind(entry) == KIND_PRIVATE ||
+               pgs_mock_kind(entry) == KIND_PROTECTED) {
+        pgs_mock_frame_plain(machine, frame);
+        back->frames[back->n++] = frame;
+        back->tokens++;
+    } else if (pgs_mock_kind(entry) == KIND_SHARED) {
+        pgs_mock_frame_unmap(machine, frame, domain->removed);
+    }
+    if (back->tokens == BATCH)
+        give_back_flush(machine, back);
+    return pgs_mock_entry(0, domain->sparse ? KIND_HOLE : KIND_DEFAULT, 0);
+}
+
+struct pgshare_mock_domain *
+pgshare_mock_domain_free(struct pgshare_mock_domain *domain)
+{
+    struct pgshare_mock_machine *machine;
+    struct give_back back = {.n = 0};
+
+    if (!domain)
+        return NULL;
+    machine = domain->machine;
+    if (domain->handle)
+        pgs_mock_violate(machine, "domain %u is destroyed within its host",
+                         domain->domid);
+    while (domain->kernels)
+        pgshare_mock_kernel_free(domain->kernels);
+    pgs_mock_parked_drop(domain);
+    pgs_mock_overlays_free(domain);
+    if (domain->sparse) {
+        /* Those that were never touched are counted only. */
+        uint64_t untouched = 0;
+
+        for (uint64_t i = 0; i < touched_size(domain) - 1; i++)
+            if (!domain->touched[i])
+                untouched += (uint64_t)1 << TOUCH_SHIFT;
+        if (!domain->touched[touched_size(domain) - 1])
+            untouched += domain->gfns & (((uint64_t)1 << TOUCH_SHIFT) - 1);
+        atomic_fetch_sub(&machine->sparse, untouched);
+        pgs_mock_free_uncharge(machine, untouched);
+    }
+    for (uint64_t gfn = pgs_mock_next_touched(domain, 0); gfn < domain->gfns;
+         gfn = pgs_mock_next_touched(domain, gfn + 1))
+        empty_entry(domain, domain->p2m[gfn] & ~ENTRY_LOCK, &back);
+    give_back_flush(machine, &back);
+    machine->slots[domain->slot] = NULL;
+    machine->generations[domain->slot]++;
+    domain_destroy(domain);
+    return NULL;
+}
+
+uint64_t pgshare_mock_handle(const struct pgshare_mock_domain *domain)
+{
+    return domain ? atomic_load(&domain->handle) : 0;
+}
+
+void *pgshare_mock_attach(struct pgshare_mock_domain *domain)
+{
+    return domain;
+}
+
+/* Tells the host of the runs of populated pages. */
+static int declare_ram(struct pgshare_mock_domain *domain, uint64_t handle)
+{
+    struct pgshare_host *host = domain->machine->host;
+    uint64_t gfn = domain->sparse ? 0 : pgs_mock_next_touched(domain, 0);
+
+    while (gfn < domain->gfns) {
+        uint64_t end = gfn;
+        int error;
+
+        while (end < domain->gfns &&
+               !pgs_mock_is_hole(domain, domain->p2m[end]))
+            end++;
+        error = end > gfn
+                    ? pgshare_domain_ram_add(host, handle, gfn, end - gfn)
+                    : 0;
+        if (error)
+            return error;
+        gfn = end + 1;
+        if (!domain->sparse)
+            gfn = pgs_mock_next_touched(domain, gfn);
+    }
+    return 0;
+}
+
+int pgshare_mock_join(struct pgshare_mock_domain *domain,
+                      struct pgshare_host *host, uint64_t group)
+{
+    struct pgshare_domain_options options = {.size = sizeof(options)};
+    uint64_t handle;
+    int error;
+
+    if (!domain || !host || host != domain->machine->host)
+        return PGSHARE_ERR_INVALID;
+    if (domain->handle)
+        return PGSHARE_ERR_EXISTS;
+    error = pgs_mock_privatise(domain);
+    if (error)
+        return error;
+    options.domid = domain->domid;
+    options.generation = domain->generation;
+    options.gfns = domain->gfns;
+    options.group = group;
+    options.attach = domain;
+    error = pgshare_domain_add(host, &options, &handle);
+    if (error)
+        return error;
+    error = declare_ram(domain, handle);
+    if (error)
+        pgshare_domain_remove(host, handle);
+    return error;
+}
+
+int pgshare_mock_leave(struct pgshare_mock_domain *domain)
+{
+    uint64_t handle = pgshare_mock_handle(domain);
+
+    if (!handle)
+        return PGSHARE_ERR_STATE;
+    return pgshare_domain_remove(domain->machine->host, handle);
+}
+
+/* The host lets go of the domain, whose content is to stay as it is. */
+void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+
+    for (uint64_t gfn = pgs_mock_next_touched(domain, 0); gfn < domain->gfns;
+         gfn = pgs_mock_next_touched(domain, gfn + 1)) {
+        uint32_t entry = pgs_mock_lock(domain, gfn);
+        uint32_t frame = entry & ENTRY_FRAME;
+
+        switch (pgs_mock_kind(entry)) {
+        case KIND_SHARED:
+            atomic_fetch_add_explicit(&machine->orphans[frame], 1,
+                                      memory_order_relaxed);
+            break;
+        case KIND_PROTECTED:
+            pgs_mock_frame_plain(machine, frame);
+            entry = pgs_mock_entry(entry, KIND_PRIVATE, frame);
+            break;
+        case KIND_SPARSE_PROTECTED:
+            entry = pgs_mock_entry(entry, KIND_DEFAULT, 0);
+            break;
+        default:
+            break;
+        }
+        pgs_mock_unlock(domain, gfn, entry & ~ENTRY_READ_ONLY);
+    }
+    domain->removed = true;
+    atomic_store(&domain->handle, 0);
+}
+
+/* Zeroed private pages in place of holes; no host is told. */
+static void fill_holes(struct pgshare_mock_domain *domain, uint64_t gfn,
+                       const uint32_t *frames, uint32_t n)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t frame = frames[i] & FRAME_NUMBER;
+        uint32_t entry = pgs_mock_lock(domain, gfn + i);
+
+        if (!(frames[i] & FRAME_FRESH))
+            memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
+        pgs_mock_touch(domain, gfn + i);
+        pgs_mock_unlock(domain, gfn + i,
+                        pgs_mock_entry(entry, KIND_PRIVATE, frame));
+    }
+}
+
+static void drop_range(struct pgshare_mock_domain *domain, uint64_t gfn,
+                       uint64_t count)
+{
+    struct give_back back = {.n = 0};
+
+    for (uint64_t i = gfn; i < gfn + count; i++) {
+        uint32_t entry = pgs_mock_lock(domain, i);
+
+        if (!pgs_mock_is_hole(domain, entry)) {
+            entry = empty_entry(domain, entry, &back);
+            pgs_mock_touch(domain, i);
+        }
+        pgs_mock_unlock(domain, i, entry);
+    }
+    give_back_flush(domain->machine, &back);
+}
+
+int pgshare_mock_populate(struct pgshare_mock_domain *domain, uint64_t gfn,
+                          uint64_t count)
+{
+    uint32_t frames[BATCH];
+    uint64_t done = 0;
+    int error = 0;
+
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    for (uint64_t i = gfn; i < gfn + count; i++)
+        if (!pgs_mock_is_hole(domain, domain->p2m[i]))
+            return PGSHARE_ERR_EXISTS;
+    while (done < count && !error) {
+        uint32_t n = count - done < BATCH ? (uint32_t)(count - done) : BATCH;
+
+        if (pgs_mock_free_take(domain->machine, n, frames)) {
+            fill_holes(domain, gfn + done, frames, n);
+            done += n;
+        } else {
+            error = PGSHARE_ERR_NOFRAME;
+        }
+    }
+    if (!error && domain->handle)
+        error = pgshare_domain_ram_add(domain->machine->host, domain->handle,
+                                       gfn, count);
+    if (error)
+        drop_range(domain, gfn, done);
+    return error;
+}
+
+int pgshare_mock_depopulate(struct pgshare_mock_domain *domain, uint64_t gfn,
+                            uint64_t count)
+{
+    int error = 0;
+
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    if (domain->handle)
+        error = pgshare_domain_ram_remove(domain->machine->host,
+                                          domain->handle, gfn, count, NULL);
+    if (!error)
+        drop_range(domain, gfn, count);
+    return error;
+}
+
+/* May the guest drop the page by itself? */
+static bool is_droppable(const struct pgshare_mock_domain *domain,
+                         uint32_t entry)
+{
+    const struct pgshare_mock_machine *machine = domain->machine;
+    unsigned kind = pgs_mock_kind(entry);
+
+    if (kind == KIND_PRIVATE)
+        return !(pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS);
+    if (entry & ENTRY_READ_ONLY)
+        return false;
+    return pgs_mock_is_sparse(domain, entry) ? kind == KIND_DEFAULT
+                                             : kind == KIND_SHARED &&
+                                                   machine->platform_cow;
+}
+
+/* Drops one page. Returns whether it did. */
+static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
+                      int hole, uint64_t *ret_seq)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    struct give_back back = {.n = 0};
+    uint32_t entry = pgs_mock_lock(domain, gfn);
+    uint32_t frame = FRAME_NONE;
+    bool drops = is_droppable(domain, entry);
+
+    if (drops && !hole && pgs_mock_kind(entry) == KIND_PRIVATE) {
+        memset(pgs_mock_bytes(machine, entry & ENTRY_FRAME), 0,
+               PGSHARE_PAGE_SIZE);
+    } else if (drops && !hole) {
+        drops = pgs_mock_free_take(machine, 1, &frame);
+        if (drops) {
+            empty_entry(domain, entry, &back);
+            memset(pgs_mock_bytes(machine, frame & FRAME_NUMBER), 0,
+                   PGSHARE_PAGE_SIZE);
+            entry = pgs_mock_entry(entry, KIND_PRIVATE, frame & FRAME_NUMBER);
+        }
+    } else if (drops) {
+        entry = empty_entry(domain, entry, &back);
+    }
+    pgs_mock_touch(domain, gfn);
+    if (drops)
+        *ret_seq = pgs_mock_seq(domain);
+    pgs_mock_unlock(domain, gfn, entry | (drops ? ENTRY_WRITTEN : 0));
+    give_back_flush(machine, &back);
+    return drops;
+}
+
+int pgshare_mock_drop(struct pgshare_mock_domain *domain, uint64_t gfn,
+                      uint64_t count, int hole)
+{
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    for (uint64_t i = gfn; i < gfn + count; i++) {
+        const struct pgshare_sink *sink = domain->machine->sink;
+        uint64_t seq = 0;
+
+        if (drop_page(domain, i, hole, &seq) && domain->handle && sink)
+            sink->discarded(sink->ctx, domain->handle, i, 1, hole, seq);
+    }
+    return 0;
+}
+
+static uint32_t public_state(const struct pgshare_mock_domain *domain,
+                             uint32_t entry)
+{
+    switch (pgs_mock_kind(entry)) {
+    case KIND_PRIVATE:
+        return PGSHARE_MOCK_PRIVATE;
+    case KIND_PROTECTED:
+    case KIND_SPARSE_PROTECTED:
+        return PGSHARE_MOCK_PROTECTED;
+    case KIND_SHARED:
+        return PGSHARE_MOCK_SHARED;
+    case KIND_ZERO:
+        return PGSHARE_MOCK_ZERO;
+    case KIND_RECLAIMED:
+        return PGSHARE_MOCK_RECLAIMED;
+    default:
+        return pgs_mock_is_sparse(domain, entry) ? PGSHARE_MOCK_PRIVATE
+                                                 : PGSHARE_MOCK_HOLE;
+    }
+}
+
+int pgshare_mock_page(struct pgshare_mock_domain *domain, uint64_t gfn,
+                      struct pgshare_mock_page *ret_page)
+{
+    struct pgshare_mock_page page = {.size = sizeof(page)};
+    uint64_t record;
+    uint32_t entry;
+    int error;
+
+    if (!domain || !ret_page)
+        return PGSHARE_ERR_INVALID;
+    error = pgs_abi_check_out(ret_page, sizeof(page.size));
+    if (error)
+        return error;
+    if (!pgs_mock_range_ok(domain, gfn, 1))
+        return PGSHARE_ERR_RANGE;
+    entry = pgs_mock_lock(domain, gfn);
+    page.state = public_state(domain, entry);
+    page.read_only = !!(entry & ENTRY_READ_ONLY);
+    page.written = !!(entry & ENTRY_WRITTEN);
+    page.sparse = pgs_mock_is_sparse(domain, entry);
+    page.frame = UINT64_MAX;
+    if (!page.sparse && page.state >= PGSHARE_MOCK_PRIVATE &&
+        page.state <= PGSHARE_MOCK_SHARED) {
+        page.frame = entry & ENTRY_FRAME;
+        record = pgs_mock_record(domain->machine, entry & ENTRY_FRAME);
+        page.pins = (record & RECORD_PINS) >> RECORD_PIN_SHIFT;
+        if (page.state == PGSHARE_MOCK_SHARED) {
+            page.id = pgs_mock_id(record, entry & ENTRY_FRAME);
+            page.mappings = pgs_mock_record_mappings(record);
+        }
+    }
+    pgs_mock_unlock(domain, gfn, entry);
+    pgs_abi_out(ret_page, &page, sizeof(page));
+    return 0;
+}

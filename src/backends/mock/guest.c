@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a guest does to its memory.
+ *
+ * An access holds the page's lock while it moves bytes, so that protection
+ * takes effect before or after it. A write that may not go through traps: the
+ * fault handler is called without a lock, and the write is tried again when it
+ * says so. A handler that has to wait parks the vCPU: the write is kept, and
+ * what the same guest writes afterwards is kept behind it, so that the guest's
+ * order is kept too. Polls try again.
+ */
+#include "machine.h"
+
+#include <pgshare/declare.h>
+#include <pgshare/fault.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A handler that says "again" this often without effect is no handler. */
+#define TRIES_MAX 256u
+/* Polls between two faults of one parked write. */
+#define PATIENCE 16u
+/* What a vCPU thread does before it is parked: wait this often, so long. */
+#define WAITS_MAX 50u
+
+static int default_fault(struct pgshare_mock_domain *domain, uint64_t gfn,
+                         uint32_t flags, uint64_t timeout_ns)
+{
+    struct pgshare_call call = {.size = sizeof(call),
+                                .timeout_ns = timeout_ns};
+    struct pgshare_fault fault = {.size = sizeof(fault)};
+    uint64_t handle = atomic_load(&domain->handle);
+    int error;
+
+    if (!handle)
+        return 0; /* it has just left: the machine resolves */
+    error = pgshare_fault_write(domain->machine->host, handle, gfn, flags,
+                                &call, &fault);
+    if (!error && fault.outcome == PGSHARE_FAULT_READ_ONLY)
+        return PGSHARE_ERR_READONLY;
+    /* It may have left while the fault was looked at. */
+    return error == PGSHARE_ERR_NODOMAIN &&
+                   atomic_load(&domain->handle) != handle
+               ? 0
+               : error;
+}
+
+static int raise_fault(struct pgshare_mock_domain *domain, uint64_t gfn,
+                       uint32_t flags, uint64_t timeout_ns)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+
+    atomic_fetch_add_explicit(&machine->faults, 1, memory_order_relaxed);
+    if (machine->options.fault)
+        return machine->options.fault(machine->options.ctx, domain, gfn, flags);
+    return default_fault(domain, gfn, flags, timeout_ns);
+}
+
+/* One try to write within one page. */
+static enum pgs_mock_access write_once(struct pgshare_mock_domain *domain,
+                                       uint64_t gfn, uint32_t offset,
+                                       const void *bytes, uint32_t len)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    uint32_t entry = pgs_mock_lock(domain, gfn);
+    enum pgs_mock_access access = pgs_mock_make_writable(domain, gfn, &entry);
+
+    if (access == ACCESS_DONE) {
+        uint32_t frame = entry & ENTRY_FRAME;
+
+        if (pgs_mock_record_type(pgs_mock_record(machine, frame)) >
+            TYPE_NOMINATED)
+            pgs_mock_violate(machine,
+                             "domain %u writes GFN %llu into frame %u, which "
+                             "is shared",
+                             domain->domid, (unsigned long long)gfn, frame);
+        memcpy(pgs_mock_bytes(machine, frame) + offset, bytes, len);
+        entry |= ENTRY_WRITTEN;
+    }
+    pgs_mock_unlock(domain, gfn, entry);
+    return access;
+}
+
+/* Raises a demand for a write that found no memory. Returns its cookie, or 0
+ * where too many wait. */
+static uint64_t raise_demand(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    uint64_t handle = atomic_load(&domain->handle);
+    uint64_t cookie;
+
+    if (!machine->platform_cow || !handle)
+        return 0;
+    pthread_mutex_lock(&domain->log_lock);
+    if (!++domain->next_demand)
+        domain->next_demand = 1;
+    cookie = (uint64_t)domain->slot << 32 | domain->next_demand;
+    pthread_mutex_unlock(&domain->log_lock);
+    if (machine->sink->demand(machine->sink->ctx, handle, gfn, cookie))
+        return 0;
+    atomic_fetch_add(&machine->demands, 1);
+    return cookie;
+}
+
+/*
+ * Writes within one page, and lets faults be resolved. Answers INPROGRESS when
+ * the vCPU must be parked.
+ */
+static int write_page_part(struct pgshare_mock_domain *domain, uint64_t gfn,
+                           uint32_t offset, const void *bytes, uint32_t len,
+                           uint64_t timeout_ns)
+{
+    uint32_t flags = len == PGSHARE_PAGE_SIZE ? PGSHARE_FAULT_WHOLE_PAGE : 0;
+
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        enum pgs_mock_access access =
+            write_once(domain, gfn, offset, bytes, len);
+        int error;
+
+        if (access == ACCESS_DONE)
+            return 0;
+        if (access == ACCESS_HOLE)
+            return PGSHARE_ERR_HOLE;
+        if (access == ACCESS_NOMEM)
+            return PGSHARE_ERR_INPROGRESS;
+        error = raise_fault(domain, gfn, flags, timeout_ns);
+        if (error == PGSHARE_ERR_BUSY || error == PGSHARE_ERR_NOFRAME)
+            return PGSHARE_ERR_INPROGRESS;
+        if (error)
+            return error;
+    }
+    return PGSHARE_ERR_INPROGRESS;
+}
+
+static int park(struct pgshare_mock_domain *domain, uint64_t gfn,
+                uint32_t offset, const void *bytes, uint32_t len)
+{
+    struct pgs_mock_parked *parked = malloc(sizeof(*parked) + len);
+
+    if (!parked)
+        return PGSHARE_ERR_NOMEM;
+    *parked = (struct pgs_mock_parked){
+        .gfn = gfn, .offset = offset, .len = len, .patience = 1};
+    memcpy(parked->bytes, bytes, len);
+    pthread_mutex_lock(&domain->log_lock);
+    *domain->parked_last = parked;
+    domain->parked_last = &parked->next;
+    pthread_mutex_unlock(&domain->log_lock);
+    atomic_fetch_add(&domain->machine->parked, 1);
+    return PGSHARE_ERR_INPROGRESS;
+}
+
+static bool is_parked(struct pgshare_mock_domain *domain)
+{
+    bool parked;
+
+    if (!atomic_load_explicit(&domain->machine->parked, memory_order_acquire))
+        return false;
+    pthread_mutex_lock(&domain->log_lock);
+    parked = domain->parked_first;
+    pthread_mutex_unlock(&domain->log_lock);
+    return parked;
+}
+
+/* A vCPU thread waits a while before it is parked. */
+static int write_waiting(struct pgshare_mock_domain *domain, uint64_t gfn,
+                         uint32_t offset, const void *bytes, uint32_t len)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    unsigned waits = machine->deterministic ? 0 : WAITS_MAX;
+    int error;
+
+    for (;;) {
+        error = write_page_part(domain, gfn, offset, bytes, len,
+                                machine->options.fault_timeout_ns);
+        if (error != PGSHARE_ERR_INPROGRESS || !waits--)
+            return error;
+        atomic_fetch_add(&machine->retries, 1);
+        sched_yield();
+    }
+}
+
+static int count_dropped(struct pgshare_mock_machine *machine, int error)
+{
+    if (error == PGSHARE_ERR_READONLY)
+        atomic_fetch_add(&machine->dropped, 1);
+    return error;
+}
+
+static bool span_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
+                    uint64_t offset, size_t len)
+{
+    uint64_t bytes = domain->gfns << PGSHARE_PAGE_SHIFT;
+    uint64_t start = gfn << PGSHARE_PAGE_SHIFT;
+
+    return gfn < domain->gfns && offset <= bytes - start &&
+           len <= bytes - start - offset;
+}
+
+/* How much of [at, at + left) lies in the first page. */
+static uint32_t part_of(uint64_t at, size_t left)
+{
+    size_t room = PGSHARE_PAGE_SIZE - (at & (PGSHARE_PAGE_SIZE - 1));
+
+    return (uint32_t)(left < room ? left : room);
+}
+
+int pgshare_mock_write(struct pgshare_mock_domain *domain, uint64_t gfn,
+                       uint64_t offset, const void *bytes, size_t len)
+{
+    const unsigned char *from = bytes;
+    bool parked = false;
+    uint64_t at;
+
+    if (!domain || (!bytes && len))
+        return PGSHARE_ERR_INVALID;
+    if (!span_ok(domain, gfn, offset, len))
+        return PGSHARE_ERR_RANGE;
+    at = (gfn << PGSHARE_PAGE_SHIFT) + offset;
+    while (len) {
+        uint32_t part = part_of(at, len);
+        uint32_t start = (uint32_t)(at & (PGSHARE_PAGE_SIZE - 1));
+        int error = PGSHARE_ERR_INPROGRESS;
+
+        if (!parked && !is_parked(domain))
+            error = write_waiting(domain, at >> PGSHARE_PAGE_SHIFT, start, from,
+                                  part);
+        if (error == PGSHARE_ERR_INPROGRESS) {
+            error = park(domain, at >> PGSHARE_PAGE_SHIFT, start, from, part);
+            parked = true;
+        }
+        if (error && error != PGSHARE_ERR_INPROGRESS)
+            return count_dropped(domain->machine, error);
+        at += part;
+        from += part;
+        len -= part;
+    }
+    if (parked && domain->machine->platform_cow)
+        pgs_mock_parked_run(domain); /* raises the demand */
+    return parked ? PGSHARE_ERR_INPROGRESS : 0;
+}
+
+int pgshare_mock_write_page(struct pgshare_mock_domain *domain, uint64_t gfn,
+                            const void *page)
+{
+    return pgshare_mock_write(domain, gfn, 0, page, PGSHARE_PAGE_SIZE);
+}
+
+int pgshare_mock_fill(struct pgshare_mock_domain *domain, uint64_t gfn,
+                      uint64_t count,
+                      void (*fill)(void *ctx, uint64_t gfn, void *ret_page),
+                      void *ctx)
+{
+    unsigned char page[PGSHARE_PAGE_SIZE];
+    int result = 0;
+
+    if (!domain || !fill)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    for (uint64_t i = gfn; i < gfn + count; i++) {
+        int error;
+
+        fill(ctx, i, page);
+        error = pgshare_mock_write_page(domain, i, page);
+        if (error && error != PGSHARE_ERR_INPROGRESS)
+            return error;
+        if (error)
+            result = error;
+    }
+    return result;
+}
+
+/* Calls `use` for each part of a span, with the page's lock held. */
+static int visit(struct pgshare_mock_domain *domain, uint64_t gfn,
+                 uint64_t offset, size_t len,
+                 int (*use)(void *ctx, const void *bytes, size_t n), void *ctx)
+{
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
+    uint64_t at = (gfn << PGSHARE_PAGE_SHIFT) + offset;
+
+    while (len) {
+        uint32_t part = part_of(at, len);
+        uint64_t page = at >> PGSHARE_PAGE_SHIFT;
+        uint32_t entry = pgs_mock_lock(domain, page);
+        const unsigned char *bytes =
+            pgs_mock_view(domain, page, entry, buffer);
+        int error = bytes ? use(ctx, bytes + (at & (PGSHARE_PAGE_SIZE - 1)),
+                                part)
+                          : PGSHARE_ERR_HOLE;
+
+        pgs_mock_unlock(domain, page, entry);
+        if (error)
+            return error;
+        at += part;
+        len -= part;
+    }
+    return 0;
+}
+
+static int copy_part(void *ctx, const void *bytes, size_t n)
+{
+    unsigned char **to = ctx;
+
+    memcpy(*to, bytes, n);
+    *to += n;
+    return 0;
+}
+
+static int compare_part(void *ctx, const void *bytes, size_t n)
+{
+    const unsigned char **expected = ctx;
+    int differs = memcmp(*expected, bytes, n);
+
+    *expected += n;
+    return differs ? PGSHARE_ERR_DIFFERENT : 0;
+}
+
+int pgshare_mock_read(struct pgshare_mock_domain *domain, uint64_t gfn,
+                      uint64_t offset, void *ret_bytes, size_t len)
+{
+    unsigned char *to = ret_bytes;
+
+    if (!domain || (!ret_bytes && len))
+        return PGSHARE_ERR_INVALID;
+    if (!span_ok(domain, gfn, offset, len))
+        return PGSHARE_ERR_RANGE;
+    return visit(domain, gfn, offset, len, copy_part, &to);
+}
+
+int pgshare_mock_compare(struct pgshare_mock_domain *domain, uint64_t gfn,
+                         uint64_t offset, const void *expected, size_t len)
+{
+    const unsigned char *bytes = expected;
+
+    if (!domain || (!expected && len))
+        return PGSHARE_ERR_INVALID;
+    if (!span_ok(domain, gfn, offset, len))
+        return PGSHARE_ERR_RANGE;
+    return visit(domain, gfn, offset, len, compare_part, &bytes);
+}
+
+/* Parked writes */
+
+static bool is_writable(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    uint32_t entry = atomic_load(&domain->p2m[gfn]);
+
+    return !(entry & ENTRY_READ_ONLY) && pgs_mock_is_private(domain, entry);
+}
+
+/* Tries the oldest write of a domain. Returns whether it is over with. */
+static bool parked_try(struct pgshare_mock_domain *domain,
+                       struct pgs_mock_parked *parked)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    int error;
+
+    if (parked->killed) {
+        atomic_fetch_add(&machine->killed, 1);
+        return true;
+    }
+    if (!is_writable(domain, parked->gfn)) {
+        if (parked->patience-- > 1)
+            return false;
+        parked->patience = PATIENCE;
+    }
+    atomic_fetch_add(&machine->retries, 1);
+    error = write_page_part(domain, parked->gfn, parked->offset, parked->bytes,
+                            parked->len, 0);
+    if (error == PGSHARE_ERR_INPROGRESS) {
+        if (!parked->cookie)
+            parked->cookie = raise_demand(domain, parked->gfn);
+        return false;
+    }
+    count_dropped(machine, error);
+    if (error && error != PGSHARE_ERR_READONLY)
+        atomic_fetch_add(&machine->killed, 1);
+    return true;
+}
+
+/* Does what has waited, in order, as far as it goes. */
+void pgs_mock_parked_run(struct pgshare_mock_domain *domain)
+{
+    struct pgs_mock_parked *parked;
+
+    pthread_mutex_lock(&domain->log_lock);
+    if (domain->draining) {
+        pthread_mutex_unlock(&domain->log_lock);
+        return;
+    }
+    domain->draining = true;
+    while ((parked = domain->parked_first)) {
+        bool over;
+
+        pthread_mutex_unlock(&domain->log_lock);
+        over = parked_try(domain, parked);
+        pthread_mutex_lock(&domain->log_lock);
+        if (!over)
+            break;
+        domain->parked_first = parked->next;
+        if (!parked->next)
+            domain->parked_last = &domain->parked_first;
+        free(parked);
+        atomic_fetch_sub(&domain->machine->parked, 1);
+    }
+    domain->draining = false;
+    pthread_mutex_unlock(&domain->log_lock);
+}
+
+/* The demand of a parked write has been answered. */
+void pgs_mock_parked_answer(struct pgshare_mock_domain *domain, uint64_t cookie,
+                            bool paid)
+{
+    struct pgs_mock_parked *parked;
+
+    pthread_mutex_lock(&domain->log_lock);
+    for (parked = domain->parked_first; parked; parked = parked->next)
+        if (parked->cookie == cookie) {
+            parked->cookie = 0;
+            parked->patience = 1;
+            parked->killed = !paid;
+        }
+    pthread_mutex_unlock(&domain->log_lock);
+}
+
+/* The guest is gone, and with it what it wanted to write. */
+void pgs_mock_parked_drop(struct pgshare_mock_domain *domain)
+{
+    while (domain->parked_first) {
+        struct pgs_mock_parked *parked = domain->parked_first;
+
+        domain->parked_first = parked->next;
+        free(parked);
+        atomic_fetch_sub(&domain->machine->parked, 1);
+    }
+    domain->parked_last = &domain->parked_first;
+}
+
+/* The allocation cycle */
+
+int pgshare_mock_guest_free(struct pgshare_mock_domain *domain, uint64_t gfn,
+                            uint64_t count)
+{
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    if (!domain->enlightened || !domain->handle)
+        return 0;
+    return pgshare_declare_free(domain->machine->host, domain->handle, gfn,
+                                count);
+}
+
+int pgshare_mock_guest_scrub(struct pgshare_mock_domain *domain, uint64_t gfn,
+                             uint64_t count)
+{
+    static const unsigned char zeroes[PGSHARE_PAGE_SIZE];
+    int result = 0;
+
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    if (domain->enlightened && domain->handle)
+        result = pgshare_declare_scrub(domain->machine->host, domain->handle,
+                                       gfn, count);
+    for (uint64_t i = gfn; !result && i < gfn + count; i++) {
+        result = pgshare_mock_write_page(domain, i, zeroes);
+        if (result == PGSHARE_ERR_INPROGRESS)
+            result = 0; /* done later, in order */
+    }
+    return result;
+}
+
+int pgshare_mock_guest_alloc(struct pgshare_mock_domain *domain, uint64_t gfn,
+                             uint64_t count)
+{
+    if (!domain)
+        return PGSHARE_ERR_INVALID;
+    if (!pgs_mock_range_ok(domain, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    if (!domain->enlightened || !domain->handle)
+        return 0;
+    return pgshare_declare_allocated(domain->machine->host, domain->handle,
+                                     gfn, count);
+}

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sharing: protect, compare, publish, map, and all of it at once.
+ *
+ * Loops over extents hold one page's lock at a time, for a few instructions;
+ * memory that mapping frees is collected and goes to the reserve in one piece.
+ * Comparing takes no lock where the library resolves CoW: a protected page
+ * cannot change then, and only an operation on the same GFN could free it. On
+ * other platforms a write can void the protection at any time, so that each
+ * page is locked while it is compared.
+ */
+#include "machine.h"
+
+#include <pgshare/gfn.h>
+
+#include <string.h>
+
+static bool is_xen(const struct pgshare_mock_machine *machine)
+{
+    return machine->options.flavour == PGSHARE_MOCK_XEN;
+}
+
+/* A step on a page that should be protected and is not. Platforms that void
+ * protections by themselves expect that; elsewhere the library is wrong. */
+static void not_protected(struct pgs_mock_work *work, uint32_t i,
+                          const char *step, int error)
+{
+    pgs_mock_fail(work, i, error);
+    if (!work->machine->platform_cow)
+        pgs_mock_violate(work->machine,
+                         "%s of GFN %llu of domain %u, which is not protected",
+                         step, (unsigned long long)(work->op->gfn + i),
+                         work->domain->domid);
+}
+
+/* Is the handle that PROTECT gave still the frame's name? Locked page. */
+static bool own_id_is_stale(const struct pgs_mock_work *work, uint32_t i,
+                            uint32_t entry)
+{
+    uint32_t frame = entry & ENTRY_FRAME;
+
+    return is_xen(work->machine) && work->op->own_ids &&
+           work->op->own_ids[i] !=
+               pgs_mock_id(pgs_mock_record(work->machine, frame), frame);
+}
+
+/* Protects one locked page. Returns the new entry. */
+static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    struct pgshare_mock_domain *domain = work->domain;
+    uint32_t frame = entry & ENTRY_FRAME;
+
+    if (pgs_mock_kind(entry) == KIND_DEFAULT && domain->sparse) {
+        pgs_mock_touch(domain, work->op->gfn + i);
+        if (!is_xen(machine))
+            return pgs_mock_entry(entry, KIND_SPARSE_PROTECTED, 0);
+        frame = pgs_mock_materialise(domain, work->op->gfn + i, entry);
+        if (frame == FRAME_NONE) {
+            pgs_mock_fail(work, i, PGSHARE_ERR_NOFRAME);
+            return entry;
+        }
+    } else if (pgs_mock_kind(entry) != KIND_PRIVATE) {
+        bool again = is_xen(machine) && pgs_mock_kind(entry) == KIND_PROTECTED;
+
+        if (again)
+            work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+        else
+            pgs_mock_fail(work, i,
+                          pgs_mock_is_hole(domain, entry) ? PGSHARE_ERR_HOLE
+                                                          : PGSHARE_ERR_STATE);
+        return entry;
+    }
+    if (pgs_mock_record(machine, frame) & RECORD_PINS) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
+        return pgs_mock_entry(entry, KIND_PRIVATE, frame);
+    }
+    if (is_xen(machine)) {
+        pgs_mock_frame_publish(machine, frame, TYPE_NOMINATED, 0);
+        work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+    }
+    return pgs_mock_entry(entry, KIND_PROTECTED, frame);
+}
+
+void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t entry;
+
+        work->ids[i] = 0;
+        if (domain->direct) {
+            pgs_mock_fail(work, i, PGSHARE_ERR_NOTSUP);
+            continue;
+        }
+        entry = pgs_mock_lock(domain, gfn);
+        pgs_mock_unlock(domain, gfn, protect(work, i, entry));
+    }
+}
+
+void pgs_mock_op_unprotect(struct pgs_mock_work *work, uint32_t first,
+                           uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t entry = pgs_mock_lock(domain, gfn);
+
+        if (pgs_mock_kind(entry) == KIND_PROTECTED) {
+            if (is_xen(work->machine))
+                pgs_mock_frame_plain(work->machine, entry & ENTRY_FRAME);
+            entry = pgs_mock_entry(entry, KIND_PRIVATE, entry);
+        } else if (pgs_mock_kind(entry) == KIND_SPARSE_PROTECTED) {
+            entry = pgs_mock_entry(entry, KIND_DEFAULT, 0);
+        } else if (!work->machine->platform_cow) {
+            not_protected(work, i, "unprotect", PGSHARE_ERR_STATE);
+        }
+        pgs_mock_unlock(domain, gfn, entry);
+    }
+}
+
+static bool is_zero(const unsigned char *bytes)
+{
+    /* Each byte equals the one before it, and the first is zero. */
+    return !bytes[0] && !memcmp(bytes, bytes + 1, PGSHARE_PAGE_SIZE - 1);
+}
+
+static bool equals_frame(const struct pgs_mock_work *work, uint64_t id,
+                         const unsigned char *bytes)
+{
+    if (id == PGSHARE_ID_ZERO)
+        return is_zero(bytes);
+    return !memcmp(bytes, pgs_mock_bytes(work->machine, (uint32_t)id),
+                   PGSHARE_PAGE_SIZE);
+}
+
+/* The other side of a comparison, in whatever way it is named. */
+static const unsigned char *source_bytes(struct pgs_mock_work *work, uint32_t i,
+                                         unsigned char *buffer)
+{
+    const struct pgshare_op *op = work->op;
+    uint32_t entry;
+
+    if (op->ids)
+        return pgs_mock_id_is_cow(work->machine, op->ids[i])
+                   ? pgs_mock_bytes(work->machine, (uint32_t)op->ids[i])
+                   : NULL;
+    entry = atomic_load_explicit(&work->peer->p2m[op->peer_gfn + i],
+                                 memory_order_acquire);
+    if (!pgs_mock_is_protected(entry) && pgs_mock_kind(entry) != KIND_SHARED &&
+        pgs_mock_kind(entry) != KIND_ZERO)
+        return NULL;
+    return pgs_mock_view(work->peer, op->peer_gfn + i, entry, buffer);
+}
+
+static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
+{
+    unsigned char ours[PGSHARE_PAGE_SIZE];
+    unsigned char theirs[PGSHARE_PAGE_SIZE];
+    const struct pgshare_op *op = work->op;
+    const unsigned char *client;
+    const unsigned char *source;
+    bool equal;
+
+    if (!pgs_mock_is_protected(entry) && pgs_mock_kind(entry) != KIND_SHARED) {
+        not_protected(work, i, "compare", PGSHARE_ERR_CLIENT_TICKET);
+        return;
+    }
+    client = pgs_mock_view(work->domain, op->gfn + i, entry, ours);
+    if (op->ids && op->ids[i] == PGSHARE_ID_ZERO) {
+        equal = is_zero(client);
+    } else {
+        source = source_bytes(work, i, theirs);
+        if (!source) {
+            not_protected(work, i, "compare (source)",
+                          PGSHARE_ERR_SOURCE_TICKET);
+            return;
+        }
+        equal = !memcmp(client, source, PGSHARE_PAGE_SIZE);
+    }
+    if (!equal)
+        pgs_mock_fail(work, i, PGSHARE_ERR_DIFFERENT);
+}
+
+void pgs_mock_op_compare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+    bool lock = work->machine->platform_cow;
+
+    if (!work->op->ids && !work->peer) {
+        for (uint32_t i = first; i < first + n; i++)
+            pgs_mock_fail(work, i, PGSHARE_ERR_INVALID);
+        return;
+    }
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t entry =
+            lock ? pgs_mock_lock(domain, gfn)
+                 : atomic_load_explicit(&domain->p2m[gfn],
+                                        memory_order_acquire) &
+                       ~ENTRY_LOCK;
+
+        compare_one(work, i, entry);
+        if (lock)
+            pgs_mock_unlock(domain, gfn, entry);
+    }
+}
+
+/* A copy of a page becomes a frame without mappings. */
+static uint32_t publish_snapshot(struct pgs_mock_work *work, uint32_t i,
+                                 uint32_t entry)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
+    const unsigned char *bytes =
+        pgs_mock_view(work->domain, work->op->gfn + i, entry, buffer);
+    uint32_t frame;
+
+    if (!bytes) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_HOLE);
+        return entry;
+    }
+    frame = pgs_mock_reserve_take_one(machine);
+    if (frame == FRAME_NONE) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_NOFRAME);
+        return entry;
+    }
+    frame &= FRAME_NUMBER;
+    work->reserve--;
+    memcpy(pgs_mock_bytes(machine, frame), bytes, PGSHARE_PAGE_SIZE);
+    pgs_mock_frame_publish(machine, frame, TYPE_COW, 0);
+    work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+    return entry;
+}
+
+/* A protected page becomes a frame, itself its first mapping. */
+static uint32_t publish_page(struct pgs_mock_work *work, uint32_t i,
+                             uint32_t entry)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    uint32_t frame;
+
+    if (!pgs_mock_is_protected(entry)) {
+        not_protected(work, i, "publish", PGSHARE_ERR_CLIENT_TICKET);
+        return entry;
+    }
+    if (own_id_is_stale(work, i, entry)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_CLIENT_TICKET);
+        return entry;
+    }
+    frame = pgs_mock_materialise(work->domain, work->op->gfn + i, entry);
+    if (frame == FRAME_NONE) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_NOFRAME);
+        return entry;
+    }
+    if (is_xen(machine)) {
+        /* The handle stays what nomination said. */
+        uint64_t record = pgs_mock_record(machine, frame);
+
+        record = record >> RECORD_VERSION_SHIFT << RECORD_VERSION_SHIFT |
+                 (uint64_t)TYPE_COW << RECORD_TYPE_SHIFT | 1;
+        atomic_store_explicit(&machine->records[frame], record,
+                              memory_order_release);
+    } else {
+        pgs_mock_frame_publish(machine, frame, TYPE_COW, 1);
+    }
+    work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+    return pgs_mock_entry(entry, KIND_SHARED, frame);
+}
+
+void pgs_mock_op_publish(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+    bool snapshot = work->machine->options.flavour == PGSHARE_MOCK_LINUX;
+
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t entry = pgs_mock_lock(domain, gfn);
+
+        work->ids[i] = 0;
+        entry = snapshot ? publish_snapshot(work, i, entry)
+                         : publish_page(work, i, entry);
+        pgs_mock_unlock(domain, gfn, entry);
+    }
+}
+
+/* Memory that mappings replaced. */
+struct replaced {
+    uint32_t frames[PGSHARE_EXTENT_MAX];
+    uint32_t n;
+    uint32_t tokens;
+};
+
+static void replaced_flush(struct pgs_mock_work *work,
+                           struct replaced *replaced)
+{
+    if (replaced->tokens)
+        pgs_mock_reserve_put(work->machine, replaced->n, replaced->frames,
+                             replaced->tokens);
+    work->reserve += replaced->tokens;
+}
+
+/* Puts the frame `id` in place of what a locked entry has. */
+static uint32_t replace(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
+                        struct replaced *replaced)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    struct pgshare_mock_domain *domain = work->domain;
+    uint64_t id = work->op->ids[i];
+    bool zero = id == PGSHARE_ID_ZERO;
+
+    if (!zero && !pgs_mock_frame_map(machine, id)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
+        if (!machine->platform_cow)
+            pgs_mock_violate(machine, "GFN %llu is mapped to no frame (%llx)",
+                             (unsigned long long)(work->op->gfn + i),
+                             (unsigned long long)id);
+        return entry;
+    }
+    if (pgs_mock_is_sparse(domain, entry)) {
+        atomic_fetch_sub_explicit(&machine->sparse, 1, memory_order_relaxed);
+        replaced->tokens++;
+    } else if (!pgs_mock_is_hole(domain, entry)) {
+        if (is_xen(machine))
+            pgs_mock_frame_plain(machine, entry & ENTRY_FRAME);
+        replaced->frames[replaced->n++] = entry & ENTRY_FRAME;
+        replaced->tokens++;
+    }
+    return zero ? pgs_mock_entry(entry, KIND_ZERO, 0)
+                : pgs_mock_entry(entry, KIND_SHARED, (uint32_t)id);
+}
+
+/* Is the difference that a paranoid machine found one that the guest wants:
+ * the zero frame for a page that it declared free? */
+static bool is_declared_free(const struct pgs_mock_work *work, uint64_t gfn)
+{
+    struct pgshare_gfn_info info = {.size = sizeof(info)};
+
+    return work->machine->host &&
+           !pgshare_gfn_info(work->machine->host, work->domain->handle, gfn,
+                             &info) &&
+           info.flags & PGSHARE_GFN_FREE;
+}
+
+/* The content of a page that is to be replaced must be the frame's. */
+static void check_content(struct pgs_mock_work *work, uint32_t i)
+{
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
+    uint64_t gfn = work->op->gfn + i;
+    uint64_t id = work->op->ids[i];
+    uint32_t entry = pgs_mock_lock(work->domain, gfn);
+    const unsigned char *bytes =
+        pgs_mock_view(work->domain, gfn, entry, buffer);
+    bool differs = pgs_mock_is_protected(entry) &&
+                   (id == PGSHARE_ID_ZERO ||
+                    pgs_mock_id_is_cow(work->machine, id)) &&
+                   !equals_frame(work, id, bytes);
+
+    pgs_mock_unlock(work->domain, gfn, entry);
+    if (differs && !(id == PGSHARE_ID_ZERO && is_declared_free(work, gfn)))
+        pgs_mock_violate(work->machine,
+                         "GFN %llu of domain %u is mapped to a frame of other "
+                         "content",
+                         (unsigned long long)gfn, work->domain->domid);
+}
+
+/* Moves all other mappings of a client's frame, as Xen does. */
+static void move_mappings(struct pgs_mock_work *work, uint32_t from,
+                          uint64_t to)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+
+    for (uint32_t slot = 0; slot < machine->slots_used; slot++) {
+        struct pgshare_mock_domain *domain = machine->slots[slot];
+
+        if (!domain || !domain->handle)
+            continue;
+        for (uint64_t gfn = pgs_mock_next_touched(domain, 0);
+             gfn < domain->gfns;
+             gfn = pgs_mock_next_touched(domain, gfn + 1)) {
+            uint32_t entry = pgs_mock_lock(domain, gfn);
+
+            if (pgs_mock_kind(entry) == KIND_SHARED &&
+                (entry & ENTRY_FRAME) == from &&
+                pgs_mock_frame_map(machine, to)) {
+                pgs_mock_frame_unmap(machine, from, false);
+                entry = pgs_mock_entry(entry, KIND_SHARED, (uint32_t)to);
+            }
+            pgs_mock_unlock(domain, gfn, entry);
+        }
+    }
+}
+
+/* May a locked entry be replaced? Says why not. */
+static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
+                           uint32_t entry)
+{
+    if (work->op->flags & PGSHARE_OP_HOLES) {
+        if (pgs_mock_is_hole(work->domain, entry))
+            return true;
+        pgs_mock_fail(work, i, PGSHARE_ERR_EXISTS);
+        return false;
+    }
+    if (!pgs_mock_is_protected(entry)) {
+        not_protected(work, i, "map", PGSHARE_ERR_CLIENT_TICKET);
+        return false;
+    }
+    if (own_id_is_stale(work, i, entry)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_CLIENT_TICKET);
+        return false;
+    }
+    return true;
+}
+
+void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+    struct replaced replaced;
+    bool paranoid = work->machine->options.flags & PGSHARE_MOCK_PARANOID &&
+                    !(work->op->flags & PGSHARE_OP_HOLES);
+
+    replaced.n = 0;
+    replaced.tokens = 0;
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t moved = FRAME_NONE;
+        uint32_t entry;
+
+        if (!work->op->ids || domain->direct) {
+            pgs_mock_fail(work, i, work->op->ids ? PGSHARE_ERR_NOTSUP
+                                                 : PGSHARE_ERR_INVALID);
+            continue;
+        }
+        if (paranoid)
+            check_content(work, i);
+        entry = pgs_mock_lock(domain, gfn);
+        if (is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED) {
+            moved = entry & ENTRY_FRAME;
+        } else if (is_replaceable(work, i, entry)) {
+            if (pgs_mock_kind(entry) == KIND_DEFAULT)
+                pgs_mock_touch(domain, gfn);
+            entry = replace(work, i, entry, &replaced);
+        }
+        pgs_mock_unlock(domain, gfn, entry);
+        if (moved != FRAME_NONE && moved != (uint32_t)work->op->ids[i])
+            move_mappings(work, moved, work->op->ids[i]);
+    }
+    replaced_flush(work, &replaced);
+}
+
+static uint32_t merge(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
+                      struct replaced *replaced)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    struct pgshare_mock_domain *domain = work->domain;
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
+    uint64_t id = work->op->ids[i];
+
+    if (pgs_mock_is_hole(domain, entry)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_HOLE);
+    } else if (!pgs_mock_is_private(domain, entry) &&
+               !pgs_mock_is_protected(entry)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_STATE);
+    } else if (!pgs_mock_is_sparse(domain, entry) &&
+               pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
+    } else if (id != PGSHARE_ID_ZERO && !pgs_mock_id_is_cow(machine, id)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
+        pgs_mock_violate(machine, "GFN %llu is merged with no frame (%llx)",
+                         (unsigned long long)(work->op->gfn + i),
+                         (unsigned long long)id);
+    } else if (!equals_frame(work, id,
+                             pgs_mock_view(domain, work->op->gfn + i, entry,
+                                           buffer))) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_DIFFERENT);
+    } else {
+        pgs_mock_touch(domain, work->op->gfn + i);
+        return replace(work, i, entry, replaced);
+    }
+    return entry;
+}
+
+void pgs_mock_op_merge(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+    struct replaced replaced;
+
+    replaced.n = 0;
+    replaced.tokens = 0;
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t entry;
+
+        if (!work->op->ids || domain->direct) {
+            pgs_mock_fail(work, i, work->op->ids ? PGSHARE_ERR_NOTSUP
+                                                 : PGSHARE_ERR_INVALID);
+            continue;
+        }
+        entry = pgs_mock_lock(domain, gfn);
+        pgs_mock_unlock(domain, gfn, merge(work, i, entry, &replaced));
+    }
+    replaced_flush(work, &replaced);
+}

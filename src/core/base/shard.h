@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What many threads count at once is kept in shards: a thread uses the shard
+ * that its identity hashes to, so that faults on different pages do not fight
+ * for a cache line. Sums are added up when somebody asks.
+ *
+ * The shards also know who is inside the library (the reader side of a
+ * grace period): enter() and leave() bracket every public call, and
+ * pgs_shards_drain() returns when all that were inside when it was called have
+ * left. Domain removal uses it before it tears a domain down.
+ */
+#ifndef PGS_BASE_SHARD_H
+#define PGS_BASE_SHARD_H
+
+#include "base/alloc.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define PGS_SHARDS 64u
+
+/* Counters of the host; see pgshare_host_stats for their meaning. */
+enum pgs_counter {
+    PGS_COUNT_SHARED,                          /* + cause, 16 */
+    PGS_COUNT_FAULT = PGS_COUNT_SHARED + 16,   /* + outcome, 16 */
+    PGS_COUNT_PAYER = PGS_COUNT_FAULT + 16,    /* + payer, 16 */
+    PGS_COUNT_HINTS = PGS_COUNT_PAYER + 16,
+    PGS_COUNT_HINTS_DROPPED,
+    PGS_COUNT_HINTS_USELESS,
+    PGS_COUNT_COMPARED,
+    PGS_COUNT_DIFFERENT,
+    PGS_COUNT_ROLLED_BACK,
+    PGS_COUNT_BROKEN,
+    PGS_COUNT_RECLAIMED,
+    PGS_COUNT_SCANNED,
+    PGS_COUNT_BACKEND_OPS,
+    PGS_COUNT_BACKEND_ERRORS,
+    PGS_COUNT_BACKEND_LOST,
+    /* levels: the sum over the shards is the value, a shard's may wrap */
+    PGS_LEVEL_TRACKED,
+    PGS_LEVEL_PROTECTED,
+    PGS_LEVEL_MAPPINGS,      /* of frames other than zero */
+    PGS_LEVEL_ZERO_MAPPINGS,
+    PGS_LEVEL_FRAMES,
+    PGS_LEVEL_RESERVE,
+    PGS_LEVEL_FIFO,
+    PGS_LEVEL_CLAIMED,
+    PGS_LEVEL_VERSION,       /* moves with every change of a level */
+    PGS_COUNTERS
+};
+
+struct pgs_shard {
+    _Alignas(64) _Atomic uint32_t readers[2];
+    _Atomic uint64_t count[PGS_COUNTERS];
+};
+
+static_assert(PGS_SHARDS == 1u << 6, "pgs_shard_mine() takes six bits");
+
+/* Invariant: readers[p] = enters - leaves with tickets of this shard and p. */
+struct pgs_shards {
+    struct pgs_shard shard[PGS_SHARDS];
+    _Atomic uint32_t phase;    /* which readers[] enter() uses */
+    _Atomic uint32_t draining; /* one drain at a time */
+};
+
+int pgs_shards_init(struct pgs_shards *shards);
+void pgs_shards_fini(struct pgs_shards *shards);
+
+static inline struct pgs_shard *pgs_shard_mine(struct pgs_shards *shards)
+{
+    uint64_t self = (uint64_t)(uintptr_t)pthread_self();
+
+    /* Stacks are equally spaced; a golden ratio's multiples spread evenly. */
+    return &shards->shard[(self >> 6) * UINT64_C(0x9e3779b97f4a7c15) >> 58];
+}
+
+static inline void pgs_count(struct pgs_shards *shards, unsigned counter,
+                             uint64_t n)
+{
+    assert(counter < PGS_COUNTERS);
+    atomic_fetch_add_explicit(&pgs_shard_mine(shards)->count[counter], n,
+                              memory_order_relaxed);
+}
+
+uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter);
+
+/* The ticket is to be handed to leave(), by the same thread or another. What
+ * is to be protected from a drain is looked up after enter(), by a seq_cst
+ * load; a drain is preceded by a seq_cst store (or exchange) that makes it
+ * unreachable. */
+uint32_t pgs_shards_enter(struct pgs_shards *shards);
+void pgs_shards_leave(struct pgs_shards *shards, uint32_t ticket);
+/* Waits for all that are inside now; `own` is the caller's own ticket, or
+ * NULL: it is not waited for (it is left before and entered again). Calls
+ * `help` (may be NULL), with no lock held, about each millisecond while it
+ * waits; help must not drain. */
+void pgs_shards_drain(struct pgs_shards *shards, uint32_t *own,
+                      void (*help)(void *ctx), void *ctx);
+
+#endif

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Calls: the pool, the answers of the backend, the drivers. See call.h for the
+ * idea.
+ *
+ * Tokens. Each operation has a token of its own, serial << 17 | index << 1:
+ * the index finds the call, the serial grows with every operation of that
+ * call, so that an answer which comes late, or twice, finds another value in
+ * the gate and is turned away. Bit 0 of the gate is set by the thread that is
+ * copying an answer in; it is held for a few hundred instructions at the most,
+ * and waited for by spinning.
+ *
+ * Waiting. A driver that has nothing to do lets the backend deliver what it
+ * has (flush, poll), and then sleeps on the host's channel, a millisecond of
+ * real time at the most, so that clocks which are not the real one work too.
+ */
+#include "mechanism/call.h"
+
+#include "mechanism/host.h"
+
+#include <sched.h>
+#include <string.h>
+
+#define INDEX_BITS 16
+#define WRITING UINT64_C(1)
+#define NAP_NS UINT64_C(1000000)
+
+static uint32_t token_index(uint64_t token)
+{
+    return (uint32_t)(token >> 1) & ((1u << (INDEX_BITS - 1)) - 1);
+}
+
+static uint64_t next_token(struct pgs_call *call)
+{
+    call->serial++;
+    return call->serial << INDEX_BITS | (uint64_t)call->index << 1;
+}
+
+/* ---- the pool ---------------------------------------------------------- */
+
+int pgs_calls_init(struct pgshare_host *host, uint32_t size)
+{
+    struct pgs_calls *calls = &host->calls;
+    int r;
+
+    assert(size > 0 && size <= 1u << (INDEX_BITS - 1));
+    r = pgs_mutex_init(&calls->lock, PGS_RANK_CALLS);
+    if (r)
+        return r;
+    calls->pool = PGS_NEW_N(&host->heap, struct pgs_call, size);
+    if (!calls->pool)
+        return PGSHARE_ERR_NOMEM;
+    calls->size = size;
+    for (uint32_t i = size; i-- > 0;) {
+        struct pgs_call *call = &calls->pool[i];
+
+        call->host = host;
+        call->index = i;
+        call->next = calls->free;
+        calls->free = call;
+    }
+    return 0;
+}
+
+void pgs_calls_fini(struct pgshare_host *host)
+{
+    PGS_FREE_N(&host->heap, host->calls.pool, host->calls.size);
+    host->calls.pool = NULL;
+    pgs_mutex_fini(&host->calls.lock);
+}
+
+static struct pgs_cache *my_cache(struct pgshare_host *host)
+{
+    struct pgs_shard *shard = pgs_shard_mine(&host->shards);
+
+    return &host->calls.cache[shard - host->shards.shard];
+}
+
+struct pgs_call *pgs_call_take(struct pgshare_host *host,
+                               struct pgs_domain *domain, pgs_step first)
+{
+    struct pgs_calls *calls = &host->calls;
+    struct pgs_call *call = atomic_exchange_explicit(
+        &my_cache(host)->call, NULL, memory_order_acquire);
+
+    if (!call) {
+        pgs_mutex_lock(&calls->lock);
+        call = calls->free;
+        if (call)
+            calls->free = call->next;
+        pgs_mutex_unlock(&calls->lock);
+    }
+    for (uint32_t i = 0; !call && i < PGS_SHARDS; i++)
+        call = atomic_exchange_explicit(&calls->cache[i].call, NULL,
+                                        memory_order_acquire);
+    if (!call)
+        return NULL;
+    assert(call->owner == PGS_OWNER_NONE);
+    call->step = first;
+    call->owner = PGS_OWNER_CALLER;
+    atomic_store_explicit(&call->domain, domain, memory_order_release);
+    return call;
+}
+
+/* Back to how the pool has them: all zero from `kind` on, but the serial. */
+static void reset(struct pgs_call *call)
+{
+    call->kind = 0;
+    call->token = 0;
+    call->resume = NULL;
+    call->result = 0;
+    call->flags = 0;
+    call->cookie = NULL;
+    call->timeout = 0;
+    call->op_since = 0;
+    atomic_store_explicit(&call->domain, NULL, memory_order_relaxed);
+    atomic_store_explicit(&call->peer, NULL, memory_order_relaxed);
+    call->gfn = call->count = call->done = 0;
+    call->outcome = call->payer = call->intent = 0;
+    call->victim = NULL;
+    call->tries = 0;
+    call->extent = NULL;
+    call->finish = NULL;
+    call->born_ns = 0;
+    call->owner = PGS_OWNER_NONE;
+}
+
+void pgs_call_give(struct pgs_call *call)
+{
+    struct pgs_calls *calls = &call->host->calls;
+    struct pgs_call *none = NULL;
+
+    assert(!atomic_load_explicit(&call->gate, memory_order_relaxed));
+    reset(call);
+    if (atomic_compare_exchange_strong_explicit(
+            &my_cache(call->host)->call, &none, call, memory_order_release,
+            memory_order_relaxed))
+        return;
+    pgs_mutex_lock(&calls->lock);
+    call->next = calls->free;
+    calls->free = call;
+    pgs_mutex_unlock(&calls->lock);
+}
+
+/* ---- operations and their answers -------------------------------------- */
+
+static void end_answer(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+
+    atomic_fetch_sub_explicit(&host->calls.n_busy, 1, memory_order_relaxed);
+    atomic_store_explicit(&call->answered, 1, memory_order_release);
+    atomic_store_explicit(&call->gate, 0, memory_order_release);
+    pgs_channel_notify(&host->channel);
+}
+
+/* Claims the gate for `token`; false: it is not (any more) awaited. */
+static bool claim(struct pgs_call *call, uint64_t token)
+{
+    uint64_t seen = token;
+
+    while (!atomic_compare_exchange_weak_explicit(
+        &call->gate, &seen, token | WRITING, memory_order_acquire,
+        memory_order_relaxed)) {
+        if (seen != token && seen != (token | WRITING))
+            return false;
+        if (seen != token)
+            sched_yield();
+        seen = token;
+    }
+    return true;
+}
+
+static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
+{
+    bool twice = false;
+
+    for (uint32_t i = 0; i < c->count; i++) {
+        uint32_t page = c->first + i;
+
+        if (call->status[page] != PGS_PENDING) {
+            twice = true;
+            continue;
+        }
+        call->status[page] = c->status ? c->status[i] : (int8_t)c->result;
+        if (call->status[page] == PGS_PENDING)
+            call->status[page] = PGSHARE_ERR_BACKEND;
+        call->ids[page] = c->ids ? c->ids[i] : 0;
+        call->left--;
+    }
+    return !twice;
+}
+
+static void contract_broken(struct pgshare_host *host)
+{
+    pgs_count(&host->shards, PGS_COUNT_BACKEND_ERRORS, 1);
+}
+
+void pgs_call_complete(void *ctx, const struct pgshare_completion *c)
+{
+    struct pgshare_host *host = ctx;
+    uint32_t index = token_index(c->token);
+    struct pgs_call *call;
+
+    if (c->token & WRITING || !c->token || index >= host->calls.size) {
+        contract_broken(host);
+        return;
+    }
+    call = &host->calls.pool[index];
+    if (!claim(call, c->token)) {
+        contract_broken(host);
+        return;
+    }
+    if (c->first > call->op.count || c->count > call->op.count - c->first ||
+        !fill(call, c))
+        contract_broken(host);
+    if (c->reserve)
+        pgs_count(&host->shards, PGS_LEVEL_RESERVE, (uint64_t)c->reserve);
+    if (call->left)
+        atomic_store_explicit(&call->gate, c->token, memory_order_release);
+    else
+        end_answer(call);
+}
+
+/* Answers what is still open with `error`, in place of the backend. */
+static void answer_all(struct pgs_call *call, uint64_t token, int error)
+{
+    if (!claim(call, token))
+        return;
+    for (uint32_t i = 0; i < call->op.count; i++)
+        if (call->status[i] == PGS_PENDING)
+            call->status[i] = (int8_t)error;
+    call->left = 0;
+    end_answer(call);
+}
+
+bool pgs_call_withdraw(struct pgs_call *call)
+{
+    uint64_t gate = atomic_load_explicit(&call->gate, memory_order_acquire);
+
+    if (!gate || !claim(call, gate & ~WRITING))
+        return false;
+    atomic_fetch_sub_explicit(&call->host->calls.n_busy, 1,
+                              memory_order_relaxed);
+    atomic_store_explicit(&call->gate, 0, memory_order_release);
+    return true;
+}
+
+void pgs_call_abandon(struct pgs_call *call, int error)
+{
+    uint64_t gate = atomic_load_explicit(&call->gate, memory_order_acquire);
+
+    if (gate)
+        answer_all(call, gate & ~WRITING, error);
+}
+
+static bool concerns(struct pgs_call *call, struct pgs_domain *domain)
+{
+    return atomic_load_explicit(&call->domain, memory_order_acquire) ==
+               domain ||
+           atomic_load_explicit(&call->peer, memory_order_acquire) == domain ||
+           atomic_load_explicit(&call->victim, memory_order_acquire) == domain;
+}
+
+/* What is lost is the domain that the operation works on, not one that it
+ * only names. */
+static bool is_gone(struct pgs_call *call, const struct pgshare_op *op)
+{
+    struct pgs_domain *domain = call->domain, *peer = call->peer;
+    struct pgs_domain *victim = call->victim;
+    const uint32_t lost = PGS_DOMAIN_DYING | PGS_DOMAIN_GONE;
+
+    if (!op->domain)
+        return false;
+    return (domain && domain->cookie == op->domain &&
+            pgs_domain_flags(domain) & lost) ||
+           (peer && peer->cookie == op->domain &&
+            pgs_domain_flags(peer) & lost) ||
+           (victim && victim->cookie == op->domain &&
+            pgs_domain_flags(victim) & lost);
+}
+
+enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
+                                      struct pgshare_op *op, pgs_step next,
+                                      int8_t *status, uint64_t *ids)
+{
+    struct pgshare_host *host = call->host;
+    int r;
+
+    assert(op->count > 0 && op->count <= PGSHARE_EXTENT_MAX);
+    pgs_lock_assert_none();
+    op->token = next_token(call);
+    call->op = *op;
+    atomic_store_explicit(&call->op_domain, op->domain, memory_order_relaxed);
+    call->status = status;
+    call->ids = ids;
+    call->left = op->count;
+    call->op_since = 0;
+    call->step = next;
+    memset(status, PGS_PENDING, op->count);
+    atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&host->calls.n_busy, 1, memory_order_relaxed);
+    atomic_store_explicit(&call->gate, op->token, memory_order_release);
+    pgs_count(&host->shards, PGS_COUNT_BACKEND_OPS, 1);
+    r = is_gone(call, op) ? PGSHARE_ERR_GONE
+                          : host->backend->ops->submit(host->backend, op, 1);
+    if (r)
+        answer_all(call, op->token, r < 0 ? r : PGSHARE_ERR_BACKEND);
+    return atomic_load_explicit(&call->answered, memory_order_acquire)
+               ? PGS_NEXT
+               : PGS_WAIT_OP;
+}
+
+enum pgs_verdict pgs_call_submit(struct pgs_call *call, struct pgshare_op *op,
+                                 pgs_step next)
+{
+    assert(op->count <= PGS_INLINE);
+    return pgs_call_submit_into(call, op, next, call->status1, call->ids1);
+}
+
+/* An operation on a page of a domain that is lost never reaches the backend;
+ * what the backend still has is answered for it. */
+bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
+{
+    bool concerned = false;
+
+    for (uint32_t i = 0; i < host->calls.size; i++) {
+        struct pgs_call *call = &host->calls.pool[i];
+        uint64_t gate;
+
+        if (!concerns(call, domain))
+            continue;
+        concerned = true;
+        gate = atomic_load_explicit(&call->gate, memory_order_acquire);
+        if (gate && atomic_load_explicit(&call->op_domain,
+                                         memory_order_relaxed) ==
+                        domain->cookie)
+            answer_all(call, gate & ~WRITING, PGSHARE_ERR_GONE);
+    }
+    return concerned;
+}
+
+/* ---- drivers ----------------------------------------------------------- */
+
+static bool is_ready(struct pgs_call *call)
+{
+    switch (call->verdict) {
+    case PGS_WAIT_OP:
+        return atomic_load_explicit(&call->answered, memory_order_acquire);
+    case PGS_WAIT_PAGE:
+        return !(atomic_load_explicit(
+                     pgs_word_at(&call->host->chunks, call->waits),
+                     memory_order_acquire) &
+                 PGS_BUSY);
+    case PGS_WAIT_HARVEST:
+        return !atomic_load_explicit(&call->harvest->harvesting,
+                                     memory_order_acquire);
+    default:
+        return true;
+    }
+}
+
+/* Runs steps until the call is done or has to wait. */
+static bool advance(struct pgs_call *call)
+{
+    if (!is_ready(call))
+        return false;
+    do {
+        call->verdict = call->step(call);
+    } while (call->verdict == PGS_NEXT);
+    return call->verdict == PGS_DONE;
+}
+
+static void nap(struct pgs_call *call, uint64_t ns)
+{
+    struct pgshare_host *host = call->host;
+    uint32_t seen = pgs_channel_prepare(&host->channel);
+
+    if (is_ready(call))
+        pgs_channel_cancel(&host->channel);
+    else
+        pgs_channel_wait(&host->channel, seen, ns);
+}
+
+static void poll_backend(struct pgshare_host *host)
+{
+    const struct pgshare_backend_ops *ops = host->backend->ops;
+
+    if (ops->flush)
+        ops->flush(host->backend);
+    if (ops->poll)
+        ops->poll(host->backend);
+}
+
+static void hand_over(struct pgs_call *call)
+{
+    struct pgs_calls *calls = &call->host->calls;
+
+    call->owner = PGS_OWNER_RUNNER;
+    pgs_mutex_lock(&calls->lock);
+    call->next = calls->running;
+    calls->running = call;
+    atomic_fetch_add_explicit(&calls->n_running, 1, memory_order_relaxed);
+    pgs_mutex_unlock(&calls->lock);
+    pgs_wake(call->host);
+}
+
+bool pgs_call_drive(struct pgs_call *call, uint64_t *ret_token)
+{
+    struct pgshare_host *host = call->host;
+    uint64_t start, spent = 0;
+
+    if (advance(call))
+        return true;
+    start = pgs_now(&host->platform);
+    while (spent < call->timeout) {
+        uint64_t left = call->timeout - spent;
+
+        poll_backend(host);
+        if (!is_ready(call))
+            nap(call, left < NAP_NS ? left : NAP_NS);
+        if (advance(call))
+            return true;
+        pgs_call_expire(call, pgs_now(&host->platform));
+        spent = pgs_now(&host->platform) - start;
+    }
+    call->token = next_token(call);
+    *ret_token = call->token;
+    hand_over(call);
+    return false;
+}
+
+void pgs_call_launch(struct pgs_call *call)
+{
+    assert(call->owner == PGS_OWNER_CALLER);
+    call->verdict = PGS_NEXT;
+    hand_over(call);
+}
+
+void pgs_call_deliver(struct pgs_call *call, const uint64_t *tickets)
+{
+    struct pgshare_host *host = call->host;
+    struct pgs_domain *domain = call->domain;
+    struct pgshare_outcome outcome = {
+        .size = sizeof(outcome),
+        .token = call->token,
+        .cookie = call->cookie,
+        .kind = call->kind,
+        .result = call->result,
+        .dom = domain ? domain->handle : 0,
+        .gfn = call->gfn,
+        .count = call->count,
+        .done = call->done,
+        .fault = call->outcome,
+        .tickets = tickets,
+    };
+
+    pgs_lock_assert_none();
+    if (host->options.outcome && call->token)
+        host->options.outcome(host->options.ctx, &outcome);
+}
+
+/* Takes a call that is done out of the list. The runner alone unlinks; others
+ * only push in front. */
+static void unlink_call(struct pgs_calls *calls, struct pgs_call *call)
+{
+    struct pgs_call **link = &calls->running;
+
+    pgs_mutex_lock(&calls->lock);
+    while (*link != call)
+        link = &(*link)->next;
+    *link = call->next;
+    atomic_fetch_sub_explicit(&calls->n_running, 1, memory_order_relaxed);
+    pgs_mutex_unlock(&calls->lock);
+}
+
+uint32_t pgs_calls_run(struct pgshare_host *host, struct pgs_domain *only)
+{
+    struct pgs_calls *calls = &host->calls;
+    struct pgs_call *call, *next;
+    uint32_t ended = 0;
+
+    if (!atomic_load_explicit(&calls->n_running, memory_order_relaxed))
+        return 0;
+    pgs_mutex_lock(&calls->lock);
+    call = calls->running;
+    pgs_mutex_unlock(&calls->lock);
+    for (; call; call = next) {
+        next = call->next;
+        if (only && !concerns(call, only))
+            continue;
+        if (!advance(call))
+            continue;
+        unlink_call(calls, call);
+        if (call->finish)
+            call->finish(call);
+        else
+            pgs_call_deliver(call, NULL);
+        pgs_call_give(call);
+        ended++;
+    }
+    return ended;
+}

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Extents: memory, locking, links and commits of the share protocol.
+ *
+ * Links come before mappings. An rmap node is linked to its frame while the
+ * page's word is still BUSY, before the backend maps the page: so a mapping
+ * that exists always has its node, no memory can be missing afterwards, and a
+ * frame that is about to be mapped cannot be taken over or die. A link whose
+ * mapping did not come to pass is unlinked again.
+ */
+#include "mechanism/extent.h"
+
+#include "mechanism/page.h"
+
+#include <string.h>
+
+/* ---- memory ------------------------------------------------------------ */
+
+/* Bytes for one page in all the arrays together. */
+#define PER_PAGE                                                              \
+    (4 * sizeof(uint64_t) + 3 * sizeof(uint32_t) + sizeof(uint16_t) +         \
+     2 * sizeof(int8_t))
+
+struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
+{
+    size_t bytes = sizeof(struct pgs_extent) + (size_t)count * PER_PAGE;
+    struct pgs_extent *extent =
+        pgs_heap_zalloc(&host->heap, 1, bytes, _Alignof(struct pgs_extent));
+    char *at = (char *)(extent + 1);
+
+    assert(count > 0 && count <= PGSHARE_EXTENT_MAX);
+    if (!extent)
+        return NULL;
+    extent->bytes = bytes;
+    extent->count = count;
+    /* widest elements first, so that all are aligned */
+    extent->id = (uint64_t *)(void *)at;
+    extent->ids = extent->id + count;
+    extent->source.own = extent->ids + count;
+    extent->client.own = extent->source.own + count;
+    extent->frame = (uint32_t *)(void *)(extent->client.own + count);
+    extent->source_node = extent->frame + count;
+    extent->client_node = extent->source_node + count;
+    extent->page = (uint16_t *)(void *)(extent->client_node + count);
+    extent->result = (int8_t *)(extent->page + count);
+    extent->status = extent->result + count;
+    return extent;
+}
+
+void pgs_extent_free(struct pgshare_host *host, struct pgs_extent *extent)
+{
+    if (extent)
+        pgs_heap_free(&host->heap, extent, 1, extent->bytes);
+}
+
+uint32_t pgs_extent_cut(const struct pgs_domain *domain, uint64_t gfn,
+                        uint64_t count, uint32_t *ret_page)
+{
+    uint64_t room = PGS_CHUNK_GFNS - (gfn & (PGS_CHUNK_GFNS - 1));
+
+    *ret_page = pgs_page_of(domain, gfn);
+    if (*ret_page == PGS_PAGE_NONE)
+        return 0;
+    if (count > room)
+        count = room;
+    return count > PGSHARE_EXTENT_MAX ? PGSHARE_EXTENT_MAX : (uint32_t)count;
+}
+
+bool pgs_extent_run(struct pgs_extent *extent, uint32_t limit, uint16_t mask,
+                    uint16_t want)
+{
+    const uint16_t *page = extent->page;
+    uint32_t i = extent->cursor, end = extent->count;
+
+    while (i < end && (page[i] & mask) != want)
+        i++;
+    extent->first = i;
+    while (i < end && (page[i] & mask) == want && i - extent->first < limit)
+        i++;
+    extent->n = i - extent->first;
+    extent->cursor = extent->n ? i : 0;
+    return extent->n > 0;
+}
+
+int pgs_extent_result(const struct pgs_extent *extent)
+{
+    for (uint32_t i = 0; i < extent->count; i++)
+        if (extent->result[i])
+            return extent->result[i];
+    return 0;
+}
+
+/* ---- locking ----------------------------------------------------------- */
+
+/* Has the page the ticket that is demanded? */
+static bool ticket_fits(struct pgshare_host *host, uint64_t word,
+                        uint64_t ticket)
+{
+    uint32_t index = pgs_word_index(word);
+
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        return pgs_mark_at(&host->marks, index)->ticket == ticket;
+    if (pgs_word_state(word) != PGS_SHARED)
+        return false;
+    if (index == PGS_NODE_ZERO)
+        return ticket == PGS_TICKET_ZERO;
+    index = pgs_node_at(&host->frames, index)->frame;
+    return pgs_frame_at(&host->frames, index)->ticket == ticket;
+}
+
+/* May the page, whose BUSY is held, be one side of a share? */
+static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
+                 uint64_t word, int stale)
+{
+    struct pgshare_host *host = side->domain->host;
+    bool source = side == &extent->source;
+
+    if (word & PGS_ATTR_NEVER)
+        return PGSHARE_ERR_NEVER_SHARE;
+    if (!source && extent->flags & PGS_EXTENT_HOLES)
+        return pgs_word_state(word) == PGS_HOLE ? 0 : PGSHARE_ERR_STATE;
+    if (pgs_word_state(word) == PGS_HOLE)
+        return PGSHARE_ERR_HOLE;
+    if (side->tickets && !ticket_fits(host, word, side->tickets[i]))
+        return stale;
+    /* a frame that is held stays one; a held page of its own stays too */
+    if (word & PGS_UNSHAREABLE &&
+        !(source && pgs_word_state(word) == PGS_SHARED))
+        return PGSHARE_ERR_BUSY;
+    if (pgs_word_state(word) == PGS_PRIVATE) {
+        if (!(extent->flags & PGS_EXTENT_MARK))
+            return stale;
+        if (pgs_quarantined(side->domain, word) &&
+            !(extent->flags & PGS_EXTENT_HARVESTED))
+            return PGSHARE_ERR_BUSY;
+    }
+    if (!source && extent->flags & PGS_EXTENT_FREE && !(word & PGS_ATTR_FREE))
+        return PGSHARE_ERR_STATE;
+    return 0;
+}
+
+/* Takes one page of a side; the word in *ret_word. */
+static bool lock_page(struct pgs_extent *extent, struct pgs_side *side,
+                      uint32_t i, uint64_t *ret_word)
+{
+    bool source = side == &extent->source;
+    _Atomic uint64_t *at =
+        pgs_word_at(&side->domain->host->chunks, side->page + i);
+    int r;
+
+    if (!pgs_word_trylock(at, false, ret_word)) {
+        pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
+        return false;
+    }
+    extent->page[i] |= source ? PGS_PAGE_SOURCE : PGS_PAGE_CLIENT;
+    r = check(extent, side, i, *ret_word,
+              source ? PGSHARE_ERR_SOURCE_TICKET : PGSHARE_ERR_CLIENT_TICKET);
+    if (r) {
+        pgs_extent_drop(extent, i, r);
+        return false;
+    }
+    if (pgs_word_state(*ret_word) == PGS_PRIVATE)
+        extent->page[i] |=
+            source ? PGS_PAGE_SOURCE_PRIVATE : PGS_PAGE_CLIENT_PRIVATE;
+    else if (pgs_word_state(*ret_word) == PGS_PROTECTED)
+        side->own[i] = pgs_mark_at(&side->domain->host->marks,
+                                   pgs_word_index(*ret_word))->own_id;
+    return true;
+}
+
+/* The source is a frame already: notes its record. */
+static void note_frame(struct pgs_extent *extent, struct pgshare_host *host,
+                       uint32_t i, uint64_t word)
+{
+    uint32_t node = pgs_word_index(word);
+
+    if (pgs_word_state(word) != PGS_SHARED)
+        return;
+    extent->page[i] |= PGS_PAGE_FRAME;
+    extent->frame[i] = PGS_NONE;
+    extent->id[i] = PGSHARE_ID_ZERO;
+    if (node == PGS_NODE_ZERO)
+        return;
+    extent->frame[i] = pgs_node_at(&host->frames, node)->frame;
+    extent->id[i] = pgs_frame_at(&host->frames, extent->frame[i])->id;
+}
+
+/* The client maps a frame: the same one (nothing to do), or one to join. */
+static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
+                        uint32_t i, uint64_t word)
+{
+    uint32_t node = pgs_word_index(word);
+    uint32_t frame = PGS_NONE;
+
+    if (pgs_word_state(word) != PGS_SHARED)
+        return;
+    if (node != PGS_NODE_ZERO)
+        frame = pgs_node_at(&host->frames, node)->frame;
+    if (extent->page[i] & PGS_PAGE_FRAME && frame == extent->frame[i]) {
+        pgs_extent_drop(extent, i, 0);
+        extent->page[i] |= PGS_PAGE_DONE;
+    } else {
+        extent->page[i] |= PGS_PAGE_JOIN;
+    }
+}
+
+void pgs_extent_lock(struct pgs_extent *extent, struct pgshare_host *host)
+{
+    for (uint32_t i = 0; i < extent->count; i++) {
+        uint64_t word;
+
+        extent->page[i] = PGS_PAGE_LIVE;
+        if (extent->flags & PGS_EXTENT_ZERO) {
+            extent->page[i] |= PGS_PAGE_FRAME;
+            extent->frame[i] = PGS_NONE;
+            extent->id[i] = PGSHARE_ID_ZERO;
+        } else {
+            if (!lock_page(extent, &extent->source, i, &word))
+                continue;
+            note_frame(extent, host, i, word);
+        }
+        if (extent->flags & PGS_EXTENT_SOURCE)
+            continue;
+        if (lock_page(extent, &extent->client, i, &word))
+            note_client(extent, host, i, word);
+    }
+}
+
+void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
+{
+    for (uint32_t i = 0; i < extent->count; i++) {
+        if (extent->page[i] & PGS_PAGE_SOURCE)
+            pgs_page_unlock(host, extent->source.page + i);
+        if (extent->page[i] & PGS_PAGE_CLIENT)
+            pgs_page_unlock(host, extent->client.page + i);
+        extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT);
+    }
+}
+
+/* ---- links ------------------------------------------------------------- */
+
+/* Pages [first, first + n) need new frames: takes records, all or none. */
+static void take_records(struct pgs_extent *extent, struct pgshare_host *host)
+{
+    int r = pgs_frames_take(&host->frames, extent->n,
+                            &extent->frame[extent->first]);
+
+    for (uint32_t i = extent->first; i < extent->first + extent->n; i++) {
+        struct pgs_frame *frame;
+
+        if (r) {
+            pgs_extent_drop(extent, i, r);
+            continue;
+        }
+        extent->page[i] |= PGS_PAGE_NEW;
+        frame = pgs_frame_at(&host->frames, extent->frame[i]);
+        frame->group = (uint16_t)extent->source.domain->group;
+        pgs_count(&host->shards, PGS_LEVEL_FRAMES, 1);
+    }
+}
+
+/* Stripe locked. Links page i to its frame, as a source and as a client. */
+static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
+                      uint32_t i)
+{
+    struct pgs_frames *frames = &host->frames;
+    struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
+
+    if (frame->flags & (PGS_FRAME_TAKING | PGS_FRAME_DOOMED)) {
+        pgs_extent_drop(extent, i, PGSHARE_ERR_SOURCE_TICKET);
+        return;
+    }
+    if (host->info.sharers_max && frame->mappings >= host->info.sharers_max) {
+        pgs_extent_drop(extent, i, PGSHARE_ERR_FULL);
+        return;
+    }
+    if (extent->page[i] & PGS_PAGE_NEW) {
+        extent->source_node[i] =
+            pgs_rmap_link(frames, extent->frame[i], extent->source.page + i);
+        extent->page[i] |= PGS_PAGE_SOURCE_LINK;
+        frame->pending = 0;
+    }
+    if (extent->flags & PGS_EXTENT_SOURCE)
+        return;
+    extent->client_node[i] =
+        pgs_rmap_link(frames, extent->frame[i], extent->client.page + i);
+    extent->page[i] |= PGS_PAGE_CLIENT_LINK;
+}
+
+/* Links all of [first, first + n) whose frames stand in one stripe. */
+static uint32_t link_stripe(struct pgs_extent *extent,
+                            struct pgshare_host *host, uint32_t first,
+                            uint32_t end)
+{
+    struct pgs_stripe *stripe =
+        pgs_stripe_of(&host->frames, extent->frame[first]);
+    uint32_t i = first;
+    int r;
+
+    pgs_mutex_lock(&stripe->lock);
+    r = pgs_nodes_stock(&host->frames, stripe, 2 * (end - first));
+    for (; i < end; i++) {
+        if (pgs_stripe_of(&host->frames, extent->frame[i]) != stripe)
+            break;
+        if (r)
+            pgs_extent_drop(extent, i, r);
+        else
+            link_page(extent, host, i);
+    }
+    pgs_mutex_unlock(&stripe->lock);
+    return i;
+}
+
+void pgs_extent_link(struct pgs_extent *extent, struct pgshare_host *host)
+{
+    extent->cursor = 0;
+    while (pgs_extent_run(extent, extent->count, PGS_PAGE_LIVE | PGS_PAGE_FRAME,
+                          PGS_PAGE_LIVE))
+        take_records(extent, host);
+    while (pgs_extent_run(extent, extent->count, PGS_PAGE_LIVE,
+                          PGS_PAGE_LIVE)) {
+        uint32_t i = extent->first, end = extent->first + extent->n;
+
+        while (i < end) {
+            if (extent->frame[i] != PGS_NONE) {
+                i = link_stripe(extent, host, i, end);
+                continue;
+            }
+            extent->client_node[i] = PGS_NODE_ZERO;
+            extent->page[i] |= PGS_PAGE_CLIENT_LINK;
+            i++;
+        }
+    }
+}
+
+/* A node whose page is not mapped; its frame may be left without any. */
+static void unlink_node(struct pgs_extent *extent, struct pgshare_host *host,
+                        uint32_t i, uint32_t node)
+{
+    struct pgs_frames *frames = &host->frames;
+    struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
+    bool never_published = extent->page[i] & PGS_PAGE_NEW;
+    bool doomed;
+
+    pgs_frame_lock(frames, extent->frame[i]);
+    pgs_rmap_unlink(frames, node);
+    doomed = pgs_frame_doom(frame);
+    if (doomed && never_published)
+        pgs_frame_give(frames, extent->frame[i]);
+    pgs_frame_unlock(frames, extent->frame[i]);
+    if (!doomed)
+        return;
+    if (never_published)
+        pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
+    else
+        pgs_frame_defer(host, extent->frame[i]);
+}
+
+void pgs_extent_unlink_source(struct pgs_extent *extent,
+                              struct pgshare_host *host, uint32_t i)
+{
+    if (!(extent->page[i] & PGS_PAGE_SOURCE_LINK))
+        return;
+    extent->page[i] &= (uint16_t)~PGS_PAGE_SOURCE_LINK;
+    unlink_node(extent, host, i, extent->source_node[i]);
+}
+
+void pgs_extent_unlink_client(struct pgs_extent *extent,
+                              struct pgshare_host *host, uint32_t i)
+{
+    if (!(extent->page[i] & PGS_PAGE_CLIENT_LINK))
+        return;
+    extent->page[i] &= (uint16_t)~PGS_PAGE_CLIENT_LINK;
+    if (extent->client_node[i] != PGS_NODE_ZERO)
+        unlink_node(extent, host, i, extent->client_node[i]);
+}
+
+/* ---- commits ----------------------------------------------------------- */
+
+/* The word becomes SHARED. False: it was told broken already, and is private
+ * now. What it was before (a mark, another mapping) is given back. */
+static bool commit(struct pgshare_host *host, uint32_t page, uint32_t node)
+{
+    uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                         memory_order_relaxed);
+    uint32_t index = pgs_word_index(word);
+
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        pgs_page_unmark(host, index);
+    else if (pgs_word_state(word) == PGS_SHARED)
+        pgs_page_unmap(host, index);
+    else if (pgs_word_state(word) == PGS_HOLE)
+        pgs_count(&host->shards, PGS_LEVEL_TRACKED, 1);
+    if (pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0),
+                        PGS_ATTR_OVERWRITE, 0)) {
+        pgs_count(&host->shards,
+                  node == PGS_NODE_ZERO ? PGS_LEVEL_ZERO_MAPPINGS
+                                        : PGS_LEVEL_MAPPINGS, 1);
+        return true;
+    }
+    pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
+    pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
+    return false;
+}
+
+void pgs_extent_commit_source(struct pgs_extent *extent,
+                              struct pgshare_host *host, uint32_t i)
+{
+    uint16_t gone = PGS_PAGE_SOURCE | PGS_PAGE_SOURCE_OURS;
+
+    assert(extent->page[i] & PGS_PAGE_SOURCE_LINK);
+    if (commit(host, extent->source.page + i, extent->source_node[i]))
+        gone |= PGS_PAGE_SOURCE_LINK;
+    else
+        pgs_extent_unlink_source(extent, host, i);
+    extent->page[i] &= (uint16_t)~gone;
+}
+
+void pgs_extent_commit_client(struct pgs_extent *extent,
+                              struct pgshare_host *host, uint32_t i)
+{
+    struct pgs_domain *domain = extent->client.domain;
+    uint16_t gone = PGS_PAGE_CLIENT | PGS_PAGE_CLIENT_OURS;
+
+    assert(extent->page[i] & PGS_PAGE_CLIENT_LINK);
+    if (commit(host, extent->client.page + i, extent->client_node[i])) {
+        gone |= PGS_PAGE_CLIENT_LINK;
+        extent->shared++;
+        pgs_count(&host->shards, PGS_COUNT_SHARED + extent->cause, 1);
+        atomic_fetch_add_explicit(&pgs_tally_mine(domain)->made[extent->cause],
+                                  1, memory_order_relaxed);
+    } else {
+        pgs_extent_unlink_client(extent, host, i);
+    }
+    pgs_extent_drop(extent, i, 0);
+    extent->page[i] &= (uint16_t)~gone;
+    extent->page[i] |= PGS_PAGE_DONE;
+}

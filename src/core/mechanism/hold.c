@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Gets and puts on (domain, GFN).
+ *
+ * A page that is held is never marked, mapped away or given up (the word's
+ * HELD attribute, part of PGS_UNSHAREABLE), so what the holder reaches stays
+ * the page. Only a page that is shared when a reader takes it stays shared,
+ * and its frame is pinned: when the guest writes, the guest gets a copy and
+ * the frame lives on until the reader's put. Since a held page is not shared
+ * again, an entry has one pinned frame at the most.
+ *
+ * Attributes of the word and entry of the table change together under the
+ * table's lock.
+ */
+#include "mechanism/hold.h"
+
+#include "mechanism/page.h"
+
+#include <pgshare/gfn.h>
+
+static void pin(struct pgshare_host *host, struct pgs_hold *hold,
+                uint64_t word)
+{
+    struct pgs_frames *frames = &host->frames;
+
+    if (pgs_word_state(word) != PGS_SHARED ||
+        pgs_word_index(word) == PGS_NODE_ZERO)
+        return;
+    hold->frame = pgs_node_at(frames, pgs_word_index(word))->frame;
+    hold->pins++;
+    pgs_frame_lock(frames, hold->frame);
+    pgs_frame_at(frames, hold->frame)->pins++;
+    pgs_frame_unlock(frames, hold->frame);
+}
+
+int pgs_hold_add(struct pgshare_host *host, uint32_t page, uint32_t intent)
+{
+    _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+    uint64_t attributes = PGS_ATTR_HELD;
+    struct pgs_hold *hold;
+    int r = PGSHARE_ERR_NOMEM;
+
+    pgs_mutex_lock(&host->holds.lock);
+    hold = pgs_holds_add(&host->holds, page);
+    if (hold) {
+        if (intent == PGSHARE_GET_READ) {
+            hold->reads++;
+            pin(host, hold, atomic_load_explicit(at, memory_order_relaxed));
+        } else {
+            hold->writes++;
+            attributes |= PGS_ATTR_HELD_WRITE;
+        }
+        atomic_fetch_or_explicit(at, attributes, memory_order_release);
+        r = 0;
+    }
+    pgs_mutex_unlock(&host->holds.lock);
+    return r;
+}
+
+/* A reader goes: is its frame to be released by us? */
+static bool unpin(struct pgshare_host *host, struct pgs_hold *hold)
+{
+    struct pgs_frame *frame;
+    bool doomed;
+
+    /* readers that came before the page was shared pin nothing; the pins go
+     * with the last reads */
+    if (!hold->pins || hold->reads >= hold->pins)
+        return false;
+    hold->pins--;
+    frame = pgs_frame_at(&host->frames, hold->frame);
+    pgs_frame_lock(&host->frames, hold->frame);
+    frame->pins--;
+    doomed = pgs_frame_doom(frame);
+    pgs_frame_unlock(&host->frames, hold->frame);
+    return doomed;
+}
+
+int pgs_hold_drop(struct pgshare_host *host, uint32_t page, uint32_t intent)
+{
+    _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+    struct pgs_hold *hold;
+    uint64_t clear = 0;
+    uint32_t frame = PGS_NONE;
+    int r = PGSHARE_ERR_STATE;
+
+    pgs_mutex_lock(&host->holds.lock);
+    hold = pgs_holds_find(&host->holds, page);
+    if (hold && (intent == PGSHARE_GET_READ ? hold->reads : hold->writes)) {
+        if (intent == PGSHARE_GET_READ) {
+            hold->reads--;
+            if (unpin(host, hold))
+                frame = hold->frame;
+        } else if (!--hold->writes) {
+            clear |= PGS_ATTR_HELD_WRITE;
+        }
+        if (!hold->reads && !hold->writes) {
+            clear |= PGS_ATTR_HELD;
+            pgs_holds_drop(&host->holds, hold);
+        }
+        atomic_fetch_and_explicit(at, ~clear, memory_order_release);
+        r = 0;
+    }
+    pgs_mutex_unlock(&host->holds.lock);
+    if (frame != PGS_NONE)
+        pgs_frame_defer(host, frame);
+    return r;
+}
+
+void pgs_hold_forget(struct pgshare_host *host, uint32_t page)
+{
+    while (!pgs_hold_drop(host, page, PGSHARE_GET_READ)) {
+    }
+    while (!pgs_hold_drop(host, page, PGSHARE_GET_WRITE)) {
+    }
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Words that change: ending BUSY, and breaks.
+ *
+ * A break is told by the platform: a guest's write has made a page private
+ * below us. If the page's word is free, the mapping is unlinked at once, on
+ * whatever thread the backend speaks; that needs no memory and calls nobody.
+ * If an operation holds the word, the break is left there as an attribute, and
+ * whoever ends BUSY settles it. So a break is neither lost nor applied twice,
+ * and never overtakes the operation that made the mapping.
+ *
+ * It cannot be taken for a break of a later mapping either: a page that an
+ * operation of ours has made private is not mapped again before the domain's
+ * next harvest (pgs_quarantined()), and a harvest ends only when all earlier
+ * breaks were told.
+ */
+#include "mechanism/page.h"
+
+void pgs_page_unmark(struct pgshare_host *host, uint32_t mark)
+{
+    pgs_marks_give(&host->marks, 1, &mark);
+    pgs_count(&host->shards, PGS_LEVEL_PROTECTED, (uint64_t)-1);
+}
+
+void pgs_page_unmap(struct pgshare_host *host, uint32_t node)
+{
+    struct pgs_frames *frames = &host->frames;
+    uint32_t frame;
+    bool doomed;
+
+    if (node == PGS_NODE_ZERO) {
+        pgs_count(&host->shards, PGS_LEVEL_ZERO_MAPPINGS, (uint64_t)-1);
+        return;
+    }
+    frame = pgs_node_at(frames, node)->frame;
+    pgs_frame_lock(frames, frame);
+    pgs_rmap_unlink(frames, node);
+    doomed = pgs_frame_doom(pgs_frame_at(frames, frame));
+    pgs_frame_unlock(frames, frame);
+    pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
+    if (doomed)
+        pgs_frame_defer(host, frame);
+}
+
+bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
+                     uint64_t clear, uint64_t unless)
+{
+    _Atomic uint64_t *word = pgs_word_at(&host->chunks, page);
+    uint64_t old;
+
+    if (pgs_word_state(next) >= PGS_PROTECTED)
+        unless |= PGS_ATTR_BROKEN;
+    else
+        clear |= PGS_ATTR_BROKEN;
+    if (!pgs_word_commit(word, next, clear, unless, &old))
+        return false;
+    if (old & PGS_WANTED)
+        pgs_channel_notify(&host->channel);
+    return true;
+}
+
+void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
+                        uint64_t clear)
+{
+    struct pgs_domain *domain = pgs_page_domain(host, page);
+
+    pgs_page_commit(host, page, pgs_private_word(domain),
+                    clear | PGS_ATTR_OVERWRITE | PGS_ATTR_RECLAIMED, 0);
+}
+
+/* BUSY held: what `word` speaks of was broken; the page is private. */
+static void settle_break(struct pgshare_host *host, uint32_t page,
+                         uint64_t word)
+{
+    struct pgs_domain *domain = pgs_page_domain(host, page);
+
+    if (pgs_word_state(word) == PGS_PROTECTED) {
+        pgs_page_unmark(host, pgs_word_index(word));
+    } else if (pgs_word_state(word) == PGS_SHARED) {
+        atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
+                                  memory_order_relaxed);
+        pgs_page_unmap(host, pgs_word_index(word));
+    } else {
+        pgs_page_commit(host, page, word, 0, 0);
+        return;
+    }
+    pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
+    pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
+}
+
+void pgs_page_unlock(struct pgshare_host *host, uint32_t page)
+{
+    _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+
+    do {
+        if (word & PGS_ATTR_BROKEN) {
+            settle_break(host, page, word);
+            return;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(
+        at, &word, word & ~(PGS_BUSY | PGS_WANTED), memory_order_release,
+        memory_order_acquire));
+    if (word & PGS_WANTED)
+        pgs_channel_notify(&host->channel);
+}
+
+/* Takes the word, or leaves the break to whoever has it. */
+static void break_one(struct pgshare_host *host, uint32_t page)
+{
+    _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t next;
+
+    do {
+        next = word | (word & PGS_BUSY ? PGS_ATTR_BROKEN : PGS_BUSY);
+    } while (!atomic_compare_exchange_weak_explicit(
+        at, &word, next, memory_order_acquire, memory_order_acquire));
+    if (!(word & PGS_BUSY))
+        settle_break(host, page, word);
+}
+
+void pgs_page_broken(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
+                     uint64_t seq)
+{
+    struct pgshare_host *host = ctx;
+    uint32_t ticket = pgs_shards_enter(&host->shards);
+    struct pgs_domain *domain = pgs_domain_of(host, dom);
+
+    (void)seq; /* the order is kept by BUSY and the quarantine */
+    if (domain && pgs_range_ok(domain, gfn, count)) {
+        for (uint64_t i = 0; i < count; i++) {
+            uint32_t page = pgs_page_of(domain, gfn + i);
+
+            if (page != PGS_PAGE_NONE)
+                break_one(host, page);
+        }
+        pgs_wake(host);
+    } else if (domain) {
+        pgs_count(&host->shards, PGS_COUNT_BACKEND_ERRORS, 1);
+    }
+    pgs_shards_leave(&host->shards, ticket);
+}
+
+static int discard_one(struct pgshare_host *host, uint32_t page, int hole)
+{
+    _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+    uint64_t word;
+
+    if (!pgs_word_trylock(at, true, &word))
+        return PGSHARE_ERR_BUSY;
+    if (pgs_word_state(word) == PGS_HOLE || word & PGS_ATTR_VOLATILE) {
+        pgs_page_unlock(host, page); /* a volatile page stays one of zeroes */
+        return 0;
+    }
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        pgs_page_unmark(host, pgs_word_index(word));
+    else if (pgs_word_state(word) == PGS_SHARED)
+        pgs_page_unmap(host, pgs_word_index(word));
+    if (hole) {
+        pgs_count(&host->shards, PGS_LEVEL_TRACKED, (uint64_t)-1);
+        pgs_page_commit(host, page, PGS_HOLE, PGS_ATTR_OVERWRITE, 0);
+    } else {
+        pgs_page_privatise(host, page, 0);
+    }
+    return 0;
+}
+
+int pgs_page_discarded(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
+                       int hole, uint64_t seq)
+{
+    struct pgshare_host *host = ctx;
+    uint32_t ticket = pgs_shards_enter(&host->shards);
+    struct pgs_domain *domain = pgs_domain_of(host, dom);
+    int r = 0;
+
+    (void)seq;
+    if (!domain)
+        r = PGSHARE_ERR_NODOMAIN;
+    else if (!pgs_range_ok(domain, gfn, count))
+        r = PGSHARE_ERR_RANGE;
+    for (uint64_t i = 0; !r && i < count; i++) {
+        uint32_t page = pgs_page_of(domain, gfn + i);
+
+        if (page != PGS_PAGE_NONE)
+            r = discard_one(host, page, hole);
+    }
+    pgs_wake(host);
+    pgs_shards_leave(&host->shards, ticket);
+    return r;
+}

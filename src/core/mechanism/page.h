@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Words that change: ending BUSY, breaks, and what follows for the frame.
+ */
+#ifndef PGS_MECHANISM_PAGE_H
+#define PGS_MECHANISM_PAGE_H
+
+#include "mechanism/host.h"
+
+/* Ends BUSY, nothing changed but what was told meanwhile (a break); wakes
+ * whoever waits for the page. */
+void pgs_page_unlock(struct pgshare_host *host, uint32_t page);
+
+/*
+ * Sets state, index and epoch to those of `next`, clears the attributes in
+ * `clear`, ends BUSY and wakes. False, nothing changed and BUSY still held: an
+ * attribute of `unless` is set, or `next` is a mapping or mark that has been
+ * told broken already.
+ */
+bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
+                     uint64_t clear, uint64_t unless);
+
+/* The page becomes private by an operation of ours: commit, unconditionally;
+ * clears what ends with a write, and `clear`. */
+void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
+                        uint64_t clear);
+
+/* BUSY held, word SHARED: unlinks the mapping `node` (or of the zero frame);
+ * a frame without mappings is put on the list of doomed ones. */
+void pgs_page_unmap(struct pgshare_host *host, uint32_t node);
+
+/* BUSY held, word PROTECTED: gives its mark back. */
+void pgs_page_unmark(struct pgshare_host *host, uint32_t mark);
+
+/* The sink's broken(), discarded(). */
+void pgs_page_broken(void *host, uint64_t dom, uint64_t gfn, uint64_t count,
+                     uint64_t seq);
+int pgs_page_discarded(void *host, uint64_t dom, uint64_t gfn, uint64_t count,
+                       int hole, uint64_t seq);
+
+/* Puts a doomed frame (stripe not locked) on the host's list. */
+void pgs_frame_defer(struct pgshare_host *host, uint32_t frame);
+
+/* Releases up to PGS_INLINE doomed frames; an internal call for the runner.
+ * False: none are doomed, or no call is free. */
+bool pgs_release_launch(struct pgshare_host *host);
+
+/* Gives the record of a released, or taken over, frame back. */
+void pgs_frame_retire(struct pgshare_host *host, uint32_t frame);
+
+#endif

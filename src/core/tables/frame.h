@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Frames and their reverse maps.
+ *
+ * A frame is a page of the cow domain. Its record heads a doubly linked list
+ * of rmap nodes, one for each GFN that maps it; the GFN's word names the node,
+ * the node names the frame and the GFN's ordinal. So adding, removing and
+ * looking up a mapping is O(1) at any number of mappings, and costs 16 bytes.
+ * The zero frame (id PGSHARE_ID_ZERO) has no record: its mappings are a count
+ * (PGS_LEVEL_ZERO_MAPPINGS), since nothing ever needs to remap them.
+ *
+ * Locks: frames are divided among PGS_STRIPES stripes, 512 consecutive frames
+ * to a stripe in turn. A stripe's lock protects the records and lists of its
+ * frames, and its stock of free frames and nodes, so that unlinking a mapping
+ * and giving its node back is one short critical section without allocation.
+ * A GFN's word turns into or out of SHARED by the holder of its BUSY bit: under
+ * the lock, list and words agree, but for words that are BUSY.
+ */
+#ifndef PGS_TABLES_FRAME_H
+#define PGS_TABLES_FRAME_H
+
+#include "base/lock.h"
+#include "base/slab.h"
+
+#include <stdbool.h>
+
+#define PGS_STRIPES 256u
+#define PGS_STRIPE_SHIFT 9
+
+enum pgs_frame_flag {
+    PGS_FRAME_LIVE = 1 << 0,   /* in use */
+    PGS_FRAME_TAKING = 1 << 1, /* its last mapping is taking it over */
+    PGS_FRAME_DOOMED = 1 << 2  /* has no mapping; being released */
+};
+
+/*
+ * Invariants (under the stripe's lock, LIVE):
+ *   mappings = length of the list from `head`;
+ *   TAKING ⇒ mappings = 1 and pending = 0 and pins = 0;
+ *   mappings = 0 and pending = 0 and pins = 0 ⇒ DOOMED.
+ */
+struct pgs_frame {
+    uint64_t id;      /* the backend's name */
+    uint64_t ticket;  /* never reused */
+    uint64_t fingerprint; /* 0: unknown */
+    uint32_t head;    /* rmap list, or PGS_NONE; free: next free frame */
+    uint32_t mappings;
+    uint32_t pins;    /* holds for reading */
+    uint32_t pending; /* operations under way that will map it */
+    uint16_t group;
+    uint16_t flags;   /* enum pgs_frame_flag */
+    uint32_t pad;
+};
+
+static_assert(sizeof(struct pgs_frame) == 48, "with its share of free records "
+                                              "a frame costs 64 bytes at most");
+
+/* Invariant: linked ⇒ page's word is SHARED with this node's index. */
+struct pgs_node {
+    uint32_t frame;
+    uint32_t prev; /* PGS_NONE: it is the head */
+    uint32_t next; /* free: next free node */
+    uint32_t page; /* ordinal */
+};
+
+static_assert(sizeof(struct pgs_node) == 16, "budget of a mapping");
+
+/*
+ * A batch is a list of free nodes that changes hands in O(1): its first node
+ * names the first of the next batch in `prev`, and has its length in `page`.
+ */
+#define PGS_NODE_BATCH 128u
+
+/* Invariants: n_free_nodes = length of the list free_nodes; the batch, if
+ * there is one, is not counted; n_free_frames = length of free_frames. */
+struct pgs_stripe {
+    _Alignas(64) struct pgs_mutex lock;
+    uint32_t free_frames; /* list by `head` */
+    uint32_t free_nodes;  /* list by `next` */
+    uint32_t n_free_nodes;
+    uint32_t node_batch;  /* one batch kept aside, or PGS_NONE */
+    uint32_t n_free_frames;
+};
+
+/* `frames` grows under `grow`; `nodes` too. */
+struct pgs_frames {
+    struct pgs_slab frames;
+    struct pgs_slab nodes;
+    struct pgs_stripe stripe[PGS_STRIPES];
+    struct pgs_mutex grow;       /* the slabs' ends, and node_batches */
+    uint32_t next_frame;         /* frames at and above were never used */
+    uint32_t next_node;
+    uint32_t node_batches;       /* batches of no stripe, by `prev` */
+    _Atomic uint32_t idle_frames; /* about how many the stripes have free */
+    _Atomic uint32_t cursor;     /* stripe where to look for free frames */
+};
+
+int pgs_frames_init(struct pgs_frames *frames, struct pgs_heap *heap);
+void pgs_frames_fini(struct pgs_frames *frames);
+
+/* The invariants above, but for the length of the list: O(1). */
+bool pgs_frame_is_valid(const struct pgs_frame *frame);
+
+/* All records ever used are below this. For walks, which lock each frame's
+ * stripe and look for LIVE ones. No stripe's lock needed, one may be held. */
+uint32_t pgs_frames_end(struct pgs_frames *frames);
+
+static inline struct pgs_frame *pgs_frame_at(const struct pgs_frames *frames,
+                                             uint32_t frame)
+{
+    return pgs_slab_at(&frames->frames, frame);
+}
+
+static inline struct pgs_node *pgs_node_at(const struct pgs_frames *frames,
+                                           uint32_t node)
+{
+    return pgs_slab_at(&frames->nodes, node);
+}
+
+static inline struct pgs_stripe *pgs_stripe_of(struct pgs_frames *frames,
+                                               uint32_t frame)
+{
+    return &frames->stripe[(frame >> PGS_STRIPE_SHIFT) % PGS_STRIPES];
+}
+
+static inline void pgs_frame_lock(struct pgs_frames *frames, uint32_t frame)
+{
+    pgs_mutex_lock(&pgs_stripe_of(frames, frame)->lock);
+}
+
+static inline void pgs_frame_unlock(struct pgs_frames *frames, uint32_t frame)
+{
+    pgs_mutex_unlock(&pgs_stripe_of(frames, frame)->lock);
+}
+
+/*
+ * Takes `n` records for new frames, consecutive ones where possible, each LIVE
+ * with pending = 1, no mapping, everything else zero. All or nothing: _NOMEM,
+ * _FULL. No stripe's lock held.
+ */
+int pgs_frames_take(struct pgs_frames *frames, uint32_t n, uint32_t *ret);
+
+/* Stripe locked. The record is free of mappings, and DOOMED, TAKING or never
+ * published; it goes back into its stripe's stock. */
+void pgs_frame_give(struct pgs_frames *frames, uint32_t frame);
+
+/*
+ * Fills a stripe's stock so that `n` links can be made under its lock without
+ * allocation. Stripe locked (grow's rank is above). _NOMEM, _FULL.
+ */
+int pgs_nodes_stock(struct pgs_frames *frames, struct pgs_stripe *stripe,
+                    uint32_t n);
+
+/* Stripe locked, stock filled. Answers the node to put into the word. */
+uint32_t pgs_rmap_link(struct pgs_frames *frames, uint32_t frame,
+                       uint32_t page);
+
+/* Stripe locked. Answers the mappings that are left. */
+uint32_t pgs_rmap_unlink(struct pgs_frames *frames, uint32_t node);
+
+/*
+ * Stripe locked. Sets DOOMED and answers true if nothing maps, pins or is
+ * about to map the frame, which is for the caller to release then. False also
+ * where it is DOOMED already: of several callers one gets true.
+ */
+bool pgs_frame_doom(struct pgs_frame *frame);
+
+#endif

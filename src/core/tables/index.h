@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The content index: fingerprint → pages that may hold that content.
+ *
+ * Only proposals: an entry is a page ordinal and 19 bits of the fingerprint,
+ * in buckets of ten that fill a cache line. The page's word tells whether it
+ * still has that fingerprint, and the bytes are compared before anything is
+ * shared. Stale entries are harmless and are dropped when met.
+ *
+ * An entry may stand in either of two buckets, so a lookup reads two cache
+ * lines. The table grows by splitting one bucket at a time (linear hashing),
+ * so that it never needs twice its size; an entry for which there is no room
+ * displaces others to their second bucket (cuckoo hashing), and where that
+ * does not end soon, one entry is lost: a missed chance, not an error.
+ *
+ * Contents that very many pages have (a pattern, say) take four entries at the
+ * most; adding a fifth page does nothing.
+ *
+ * Only the low 32 bits of a fingerprint are looked at, which is what a page's
+ * word keeps. The runner's (PGS_RANK_RUN).
+ */
+#ifndef PGS_TABLES_INDEX_H
+#define PGS_TABLES_INDEX_H
+
+#include "base/slab.h"
+
+#include <stdbool.h>
+
+#define PGS_BUCKET_ENTRIES 10u
+/* Entries with one tag in a pair of buckets. */
+#define PGS_INDEX_REPEATS 4u
+
+/* Invariant: an empty entry is all zero, so that fresh memory is empty. */
+struct pgs_bucket {
+    uint32_t page[PGS_BUCKET_ENTRIES]; /* complement of the ordinal; 0: empty */
+    uint16_t tag[PGS_BUCKET_ENTRIES];  /* lower 16 bits of the tags */
+    uint32_t tag_tops;                 /* 3 upper bits of each */
+};
+
+static_assert(sizeof(struct pgs_bucket) == 64, "one cache line");
+
+/* Invariants: n_buckets = 0, or 2^level ≤ n_buckets < 2^(level + 1);
+ * n_buckets ≤ buckets.size; used = entries that are not empty. */
+struct pgs_index {
+    struct pgs_slab buckets;
+    uint64_t n_buckets; /* in use */
+    uint32_t level;
+    uint32_t walk; /* chooses what is displaced */
+    uint64_t used;
+    uint64_t lost; /* entries that found no room */
+};
+
+int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap);
+void pgs_index_fini(struct pgs_index *index);
+/* The invariants, as far as O(1) goes. */
+bool pgs_index_is_valid(const struct pgs_index *index);
+
+/* Enters a page; never fails (see above). The caller has looked first. Memory
+ * is taken while it can be had. */
+void pgs_index_add(struct pgs_index *index, uint64_t fingerprint,
+                   uint32_t page);
+/* Takes one entry out; no error if it is not there. */
+void pgs_index_remove(struct pgs_index *index, uint64_t fingerprint,
+                      uint32_t page);
+/*
+ * The next page proposed for a fingerprint. *cursor starts at 0. False: no
+ * more. Entries may be removed between two calls; after an add, begin again.
+ */
+bool pgs_index_next(const struct pgs_index *index, uint64_t fingerprint,
+                    uint32_t *cursor, uint32_t *ret_page);
+
+#endif
