@@ -60,8 +60,9 @@ pgshare_domain_add(struct pgshare_host *host,
  * own view of its memory is the embedder's to destroy afterwards. Linear in
  * the domain's own mappings. Allocates nothing.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_FORKED,
- * ::PGSHARE_ERR_INPROGRESS: called from a callback of the runner, which
- * finishes the work when the callback has returned. @since 0.1
+ * ::PGSHARE_ERR_INPROGRESS: called from a callback, or an operation on another
+ * domain still names this one; the runner finishes the work and reports
+ * ::PGSHARE_REPORT_DOMAIN_REMOVED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_remove(struct pgshare_host *host,
                                          uint64_t dom);

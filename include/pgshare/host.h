@@ -64,7 +64,9 @@ enum pgshare_report_kind {
     /** The backend broke its contract (see stats: backend_errors). */
     PGSHARE_REPORT_BACKEND_ERROR,
     /** Volatile pages were taken to pay for a fault. */
-    PGSHARE_REPORT_RECLAIMED
+    PGSHARE_REPORT_RECLAIMED,
+    /** A removal that had answered ::PGSHARE_ERR_INPROGRESS is finished. */
+    PGSHARE_REPORT_DOMAIN_REMOVED
 };
 
 /** @struct pgshare_report  Something that a domain's owner should know. */

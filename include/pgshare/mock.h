@@ -142,7 +142,7 @@ struct pgshare_mock_info {
     uint64_t now_ns;   /**< the virtual clock */
     /* ever since */
     uint64_t polls;
-    uint64_t ops;        /**< operations done */
+    uint64_t ops;        /**< operations done (about, with several threads) */
     uint64_t faults;     /**< guest writes that trapped */
     uint64_t breaks;     /**< resolved by the machine itself */
     uint64_t copies;     /**< of these: by copying */

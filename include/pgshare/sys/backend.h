@@ -38,7 +38,8 @@
  * merged, with ::PGSHARE_ERR_BUSY.
  *
  * The core calls a backend without holding any of its locks, from any thread
- * that calls the library; operations on one GFN never overlap.
+ * that calls the library. Operations that change a GFN never overlap on it;
+ * FINGERPRINT, QUERY, CHANGES and HARVEST may overlap with any.
  */
 #ifndef PGSHARE_SYS_BACKEND_H
 #define PGSHARE_SYS_BACKEND_H

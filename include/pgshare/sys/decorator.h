@@ -27,8 +27,8 @@ enum pgshare_fault_mode {
     PGSHARE_INJECT_REFUSE = 1,
     /** Never reaches the backend; all its pages answer `error`. */
     PGSHARE_INJECT_FAIL,
-    /** Never reaches the backend; every other page answers `error`, the rest
-     * is done. */
+    /** The first half of the pages is done, the rest answers `error`; where
+     * there is one page only, it fails. */
     PGSHARE_INJECT_PARTIAL,
     /** Is done, its completion is lost. */
     PGSHARE_INJECT_LOSE,

@@ -13,43 +13,69 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Remembers a break; with the page's lock held, so that breaks of a page are
- * in order. Where the log cannot grow, the host is told at once. */
-static void log_break(struct pgshare_mock_domain *domain, uint64_t gfn)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-    uint64_t seq = pgs_mock_seq(domain);
-    bool kept = true;
+/* Breaks told at a time. */
+#define HARVEST_BATCH 128u
 
-    if (!machine->platform_cow || !atomic_load(&domain->handle))
-        return;
+/* Are breaks of this domain to be told to somebody? */
+static bool is_logged(struct pgshare_mock_domain *domain)
+{
+    return domain->machine->platform_cow &&
+           atomic_load_explicit(&domain->handle, memory_order_relaxed);
+}
+
+/* Makes sure that a break can be remembered, before it is made. */
+static bool log_prepare(struct pgshare_mock_domain *domain)
+{
+    bool ready = true;
+
+    if (!is_logged(domain))
+        return true;
     pthread_mutex_lock(&domain->log_lock);
-    if (domain->breaks_n == domain->breaks_room) {
+    if (domain->breaks_n + domain->breaks_promised == domain->breaks_room) {
         size_t room = domain->breaks_room ? 2 * domain->breaks_room : 64;
         struct pgs_mock_break *breaks =
             realloc(domain->breaks, room * sizeof(*breaks));
 
-        kept = breaks;
+        ready = breaks;
         if (breaks) {
             domain->breaks = breaks;
             domain->breaks_room = room;
         }
     }
-    if (kept) {
-        domain->breaks[domain->breaks_n].gfn = gfn;
-        domain->breaks[domain->breaks_n++].seq = seq;
-        atomic_fetch_add(&machine->unharvested, 1);
-    }
+    domain->breaks_promised += ready;
     pthread_mutex_unlock(&domain->log_lock);
-    if (!kept)
-        machine->sink->broken(machine->sink->ctx, domain->handle, gfn, 1, seq);
+    return ready;
 }
 
-/* A write to a page that is only protected makes the protection void. */
-static void void_protection(struct pgshare_mock_domain *domain, uint64_t gfn,
+/* Remembers a break that was prepared (or, with `gfn` PGSHARE_GFN_NONE, was
+ * not made after all); with the page's lock held, so that breaks of a page are
+ * in order. */
+static void log_break(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    uint64_t seq = gfn == PGSHARE_GFN_NONE ? 0 : pgs_mock_seq(domain);
+
+    pthread_mutex_lock(&domain->log_lock);
+    if (domain->breaks_promised) {
+        domain->breaks_promised--;
+        if (seq) {
+            domain->breaks[domain->breaks_n].gfn = gfn;
+            domain->breaks[domain->breaks_n++].seq = seq;
+            atomic_fetch_add(&domain->machine->unharvested, 1);
+        }
+    }
+    pthread_mutex_unlock(&domain->log_lock);
+}
+
+/* A write to a page that is only protected makes the protection void. Xen does
+ * not tell; stale handles do. False: no memory. */
+static bool void_protection(struct pgshare_mock_domain *domain, uint64_t gfn,
                             uint32_t *entry)
 {
     struct pgshare_mock_machine *machine = domain->machine;
+    bool silent = machine->options.flavour == PGSHARE_MOCK_XEN;
+
+    if (!silent && !log_prepare(domain))
+        return false;
 
     if (pgs_mock_kind(*entry) == KIND_SPARSE_PROTECTED) {
         *entry = pgs_mock_entry(*entry, KIND_DEFAULT, 0);
@@ -57,12 +83,12 @@ static void void_protection(struct pgshare_mock_domain *domain, uint64_t gfn,
         pgs_mock_frame_plain(machine, *entry & ENTRY_FRAME);
         *entry = pgs_mock_entry(*entry, KIND_PRIVATE, *entry);
     }
-    /* Xen does not tell; stale handles do. */
-    if (machine->options.flavour != PGSHARE_MOCK_XEN)
+    if (!silent)
         log_break(domain, gfn);
+    return true;
 }
 
-/* Makes a mapping private. False: no free frame. */
+/* Makes a mapping private. False: no memory. */
 static bool break_mapping(struct pgshare_mock_domain *domain, uint64_t gfn,
                           uint32_t *entry)
 {
@@ -71,13 +97,17 @@ static bool break_mapping(struct pgshare_mock_domain *domain, uint64_t gfn,
     uint32_t old = *entry & ENTRY_FRAME;
     uint32_t frame;
 
+    if (!log_prepare(domain))
+        return false;
     if (!zero && !domain->removed &&
         machine->options.flavour != PGSHARE_MOCK_LINUX &&
         pgs_mock_frame_retake(machine, old)) {
         frame = old;
     } else {
-        if (!pgs_mock_free_take(machine, 1, &frame))
+        if (!pgs_mock_free_take(machine, 1, &frame)) {
+            log_break(domain, PGSHARE_GFN_NONE);
             return false;
+        }
         if (!zero)
             memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
                    PGSHARE_PAGE_SIZE);
@@ -113,8 +143,8 @@ enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
     case KIND_PROTECTED:
         if (!ours)
             return ACCESS_TRAP;
-        void_protection(domain, gfn, entry);
-        return ACCESS_DONE;
+        return void_protection(domain, gfn, entry) ? ACCESS_DONE
+                                                   : ACCESS_NOMEM;
     case KIND_SHARED:
     case KIND_ZERO:
         if (!ours)
@@ -127,7 +157,8 @@ enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
     case KIND_SPARSE_PROTECTED:
         if (!ours)
             return ACCESS_TRAP;
-        void_protection(domain, gfn, entry);
+        if (!void_protection(domain, gfn, entry))
+            return ACCESS_NOMEM;
         break;
     default:
         if (!pgs_mock_is_sparse(domain, *entry))
@@ -141,25 +172,39 @@ enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
     return ACCESS_DONE;
 }
 
-/* Tells all breaks so far, in runs. */
-void pgs_mock_harvest(struct pgshare_mock_domain *domain)
+/* Takes up to HARVEST_BATCH breaks out of the log. */
+static size_t log_take(struct pgshare_mock_domain *domain, size_t most,
+                       struct pgs_mock_break *ret_breaks)
 {
-    const struct pgshare_sink *sink = domain->machine->sink;
-    struct pgs_mock_break *breaks;
     size_t n;
 
     pthread_mutex_lock(&domain->log_lock);
-    breaks = domain->breaks;
-    n = domain->breaks_n;
-    domain->breaks = NULL;
-    domain->breaks_n = 0;
-    domain->breaks_room = 0;
+    n = domain->breaks_n - domain->breaks_first;
+    if (n > most)
+        n = most;
+    if (n)
+        memcpy(ret_breaks, domain->breaks + domain->breaks_first,
+               n * sizeof(*ret_breaks));
+    domain->breaks_first += n;
+    if (domain->breaks_first == domain->breaks_n) {
+        domain->breaks_first = 0;
+        domain->breaks_n = 0;
+    }
     pthread_mutex_unlock(&domain->log_lock);
     atomic_fetch_sub(&domain->machine->unharvested, n);
+    return n;
+}
+
+/* Tells breaks in runs. One number for a run is right where nothing came in
+ * between. */
+static void tell(struct pgshare_mock_domain *domain,
+                 const struct pgs_mock_break *breaks, size_t n)
+{
+    const struct pgshare_sink *sink = domain->machine->sink;
+
     for (size_t i = 0; i < n;) {
         size_t run = 1;
 
-        /* One number for a run is right where nothing came in between. */
         while (i + run < n && breaks[i + run].gfn == breaks[i].gfn + run &&
                breaks[i + run].seq == breaks[i].seq + run)
             run++;
@@ -167,7 +212,26 @@ void pgs_mock_harvest(struct pgshare_mock_domain *domain)
                      breaks[i].seq + run - 1);
         i += run;
     }
-    free(breaks);
+}
+
+/* Tells all breaks so far. Needs no memory. */
+void pgs_mock_harvest(struct pgshare_mock_domain *domain)
+{
+    struct pgs_mock_break breaks[HARVEST_BATCH];
+    size_t left;
+
+    pthread_mutex_lock(&domain->log_lock);
+    left = domain->breaks_n - domain->breaks_first;
+    pthread_mutex_unlock(&domain->log_lock);
+    while (left) {
+        size_t n = log_take(domain, left < HARVEST_BATCH ? left : HARVEST_BATCH,
+                            breaks);
+
+        tell(domain, breaks, n);
+        left = n < left ? left - n : 0;
+        if (!n)
+            return;
+    }
 }
 
 /* Gives a guest without a host pages of its own for all that it still maps. */

@@ -12,7 +12,7 @@
  */
 #include "machine.h"
 
-#include "core/base/abi.h"
+#include "base/abi.h"
 
 #include <pgshare/domain.h>
 
@@ -204,6 +204,7 @@ domain_make(struct pgshare_mock_machine *machine, uint64_t gfns,
     domain->content = options->content;
     domain->content_ctx = options->ctx;
     domain->parked_last = &domain->parked_first;
+    domain->dropped_last = &domain->dropped_first;
     pthread_mutex_init(&domain->log_lock, NULL);
     domain->p2m = reserve_table(gfns * sizeof(*domain->p2m));
     domain->touched = reserve_table(touched_size(domain));
@@ -305,6 +306,7 @@ pgshare_mock_domain_free(struct pgshare_mock_domain *domain)
     while (domain->kernels)
         pgshare_mock_kernel_free(domain->kernels);
     pgs_mock_parked_drop(domain);
+    pgs_mock_dropped_forget(domain);
     pgs_mock_overlays_free(domain);
     if (domain->sparse) {
         /* Those that were never touched are counted only. */
@@ -563,6 +565,60 @@ static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
     return drops;
 }
 
+/* Tells the host of what was dropped, in order, as far as it hears. */
+void pgs_mock_dropped_tell(struct pgshare_mock_domain *domain)
+{
+    struct pgshare_mock_machine *machine = domain->machine;
+    struct pgs_mock_dropped *dropped;
+
+    for (;;) {
+        uint64_t handle = atomic_load(&domain->handle);
+        int error = 0;
+
+        /* Out of the list while it is told, so that nobody else tells it. */
+        pthread_mutex_lock(&domain->log_lock);
+        dropped = domain->dropped_first;
+        if (dropped) {
+            domain->dropped_first = dropped->next;
+            if (!dropped->next)
+                domain->dropped_last = &domain->dropped_first;
+        }
+        pthread_mutex_unlock(&domain->log_lock);
+        if (!dropped)
+            return;
+        if (handle && machine->sink)
+            error = machine->sink->discarded(machine->sink->ctx, handle,
+                                             dropped->gfn, 1, dropped->hole,
+                                             dropped->seq);
+        if (error != PGSHARE_ERR_BUSY) {
+            atomic_fetch_sub(&machine->dropped_n, 1);
+            free(dropped);
+            continue;
+        }
+        pthread_mutex_lock(&domain->log_lock);
+        dropped->next = domain->dropped_first;
+        if (!dropped->next)
+            domain->dropped_last = &dropped->next;
+        domain->dropped_first = dropped;
+        pthread_mutex_unlock(&domain->log_lock);
+        return;
+    }
+}
+
+void pgs_mock_dropped_forget(struct pgshare_mock_domain *domain)
+{
+    pthread_mutex_lock(&domain->log_lock);
+    while (domain->dropped_first) {
+        struct pgs_mock_dropped *dropped = domain->dropped_first;
+
+        domain->dropped_first = dropped->next;
+        atomic_fetch_sub(&domain->machine->dropped_n, 1);
+        free(dropped);
+    }
+    domain->dropped_last = &domain->dropped_first;
+    pthread_mutex_unlock(&domain->log_lock);
+}
+
 int pgshare_mock_drop(struct pgshare_mock_domain *domain, uint64_t gfn,
                       uint64_t count, int hole)
 {
@@ -571,11 +627,22 @@ int pgshare_mock_drop(struct pgshare_mock_domain *domain, uint64_t gfn,
     if (!pgs_mock_range_ok(domain, gfn, count))
         return PGSHARE_ERR_RANGE;
     for (uint64_t i = gfn; i < gfn + count; i++) {
-        const struct pgshare_sink *sink = domain->machine->sink;
-        uint64_t seq = 0;
+        struct pgs_mock_dropped *dropped = calloc(1, sizeof(*dropped));
 
-        if (drop_page(domain, i, hole, &seq) && domain->handle && sink)
-            sink->discarded(sink->ctx, domain->handle, i, 1, hole, seq);
+        if (!dropped)
+            return PGSHARE_ERR_NOMEM;
+        dropped->gfn = i;
+        dropped->hole = !!hole;
+        if (!drop_page(domain, i, hole, &dropped->seq) || !domain->handle) {
+            free(dropped);
+            continue;
+        }
+        pthread_mutex_lock(&domain->log_lock);
+        *domain->dropped_last = dropped;
+        domain->dropped_last = &dropped->next;
+        pthread_mutex_unlock(&domain->log_lock);
+        atomic_fetch_add(&domain->machine->dropped_n, 1);
+        pgs_mock_dropped_tell(domain);
     }
     return 0;
 }

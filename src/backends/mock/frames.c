@@ -94,12 +94,13 @@ static uint32_t take_numbers(struct pgs_mock_pool *pool, uint32_t n,
     return used + fresh;
 }
 
+/* In reverse, so that a row of frames is taken in its order again: ascending
+ * pages are what the memory is fastest at. */
 static void put_numbers(struct pgs_mock_pool *pool, uint32_t n,
                         const uint32_t *frames)
 {
-    for (uint32_t i = 0; i < n; i++)
-        pool->stack[pool->n + i] = frames[i] & FRAME_NUMBER;
-    pool->n += n;
+    for (uint32_t i = n; i > 0; i--)
+        pool->stack[pool->n++] = frames[i - 1] & FRAME_NUMBER;
 }
 
 /* All `n` frames of the machine's free memory, or none. */
@@ -178,7 +179,18 @@ static struct pgs_mock_shard *my_shard(struct pgshare_mock_machine *machine)
         return &machine->pool.shards[0];
     /* A thread's descriptor lies at the end of its stack. */
     thread = (uint64_t)(uintptr_t)pthread_self() >> 12;
-    return &machine->pool.shards[thread * UINT64_C(0x9e3779b97f4a7c15) >> 60];
+    return &machine->pool.shards[thread * UINT64_C(0x9e3779b97f4a7c15) >> 58];
+}
+
+/* Counts an operation, without a locked instruction; two threads in one shard
+ * may lose one. */
+void pgs_mock_count_op(struct pgshare_mock_machine *machine)
+{
+    _Atomic uint64_t *ops = &my_shard(machine)->ops;
+
+    atomic_store_explicit(
+        ops, atomic_load_explicit(ops, memory_order_relaxed) + 1,
+        memory_order_relaxed);
 }
 
 /* Puts everything that shards and the zeroed list hold into the pool. */

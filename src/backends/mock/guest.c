@@ -241,6 +241,26 @@ int pgshare_mock_write(struct pgshare_mock_domain *domain, uint64_t gfn,
     return parked ? PGSHARE_ERR_INPROGRESS : 0;
 }
 
+/* What a device model writes to a page that it holds: no vCPU is involved, and
+ * nothing may trap. */
+int pgs_mock_write_held(struct pgshare_mock_domain *domain, uint64_t gfn,
+                        const void *page)
+{
+    switch (write_once(domain, gfn, 0, page, PGSHARE_PAGE_SIZE)) {
+    case ACCESS_DONE:
+        return 0;
+    case ACCESS_HOLE:
+        return PGSHARE_ERR_HOLE;
+    case ACCESS_NOMEM:
+        return PGSHARE_ERR_NOFRAME;
+    default:
+        pgs_mock_violate(domain->machine,
+                         "GFN %llu of domain %u is held, but not writable",
+                         (unsigned long long)gfn, domain->domid);
+        return PGSHARE_ERR_BUSY;
+    }
+}
+
 int pgshare_mock_write_page(struct pgshare_mock_domain *domain, uint64_t gfn,
                             const void *page)
 {

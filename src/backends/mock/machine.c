@@ -12,7 +12,7 @@
  */
 #include "machine.h"
 
-#include "core/base/abi.h"
+#include "base/abi.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -85,14 +85,15 @@ enum pgs_mock_type { TYPE_NONE, TYPE_NOMINATED, TYPE_COW, TYPE_ORPHAN };
 #define RECORD_VERSION_SHIFT 40
 
 /* A cache of reserve frames; threads spread over them. */
-#define SHARD_FRAMES 126u
+#define SHARD_FRAMES 124u
 #define SHARD_BATCH 64u
-#define SHARDS 16u
+#define SHARDS 64u
 
 struct pgs_mock_shard {
     _Alignas(128) atomic_flag lock;
     uint32_t n;
     uint32_t frames[SHARD_FRAMES];
+    _Atomic uint64_t ops; /* done by threads of this shard, about */
 };
 
 /*
@@ -174,9 +175,9 @@ struct pgshare_mock_machine {
     _Atomic uint64_t parked; /* writes of all domains */
 
     /* what happened */
-    _Atomic uint64_t polls, ops, faults, breaks, copies, retries, dropped;
+    _Atomic uint64_t polls, faults, breaks, copies, retries, dropped;
     _Atomic uint64_t killed, demands, hooked, lost, doubled, violations;
-    _Atomic uint64_t pending_n, unharvested;
+    _Atomic uint64_t pending_n, unharvested, dropped_n;
     char *texts[PGSHARE_MOCK_VIOLATIONS_KEPT];
 };
 
@@ -193,6 +194,14 @@ struct pgs_mock_parked {
     uint32_t patience; /* polls before it faults again */
     bool killed;
     unsigned char bytes[];
+};
+
+/* Pages that the guest dropped, which the host could not hear of yet. */
+struct pgs_mock_dropped {
+    struct pgs_mock_dropped *next;
+    uint64_t gfn;
+    uint64_t seq;
+    int hole;
 };
 
 struct pgs_mock_break {
@@ -220,7 +229,10 @@ struct pgshare_mock_domain {
 
     pthread_mutex_t log_lock; /* of what follows */
     struct pgs_mock_break *breaks;
-    size_t breaks_n, breaks_room;
+    /* Breaks not told: [breaks_first, breaks_n). Room for those that are being
+     * made is kept: breaks_n + breaks_promised ≤ breaks_room. */
+    size_t breaks_first, breaks_n, breaks_promised, breaks_room;
+    struct pgs_mock_dropped *dropped_first, **dropped_last;
     struct pgs_mock_parked *parked_first, **parked_last;
     bool draining;
     uint32_t next_demand;
@@ -256,6 +268,7 @@ uint32_t pgs_mock_zeroed_take(struct pgshare_mock_machine *machine);
 void pgs_mock_zeroed_refill(struct pgshare_mock_machine *machine);
 int64_t pgs_mock_reserve_move(struct pgshare_mock_machine *machine,
                               int64_t frames);
+void pgs_mock_count_op(struct pgshare_mock_machine *machine);
 uint64_t pgs_mock_reserve_level(struct pgshare_mock_machine *machine);
 void pgs_mock_reserve_drain(struct pgshare_mock_machine *machine);
 void pgs_mock_frame_publish(struct pgshare_mock_machine *machine,
@@ -331,6 +344,8 @@ void pgs_mock_touch(struct pgshare_mock_domain *domain, uint64_t gfn);
 uint64_t pgs_mock_next_touched(const struct pgshare_mock_domain *domain,
                                uint64_t gfn);
 void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain);
+void pgs_mock_dropped_tell(struct pgshare_mock_domain *domain);
+void pgs_mock_dropped_forget(struct pgshare_mock_domain *domain);
 
 static inline unsigned pgs_mock_kind(uint32_t entry)
 {
@@ -438,6 +453,8 @@ int pgs_mock_privatise(struct pgshare_mock_domain *domain);
 
 /* guest.c */
 
+int pgs_mock_write_held(struct pgshare_mock_domain *domain, uint64_t gfn,
+                        const void *page);
 void pgs_mock_parked_run(struct pgshare_mock_domain *domain);
 void pgs_mock_parked_drop(struct pgshare_mock_domain *domain);
 void pgs_mock_parked_answer(struct pgshare_mock_domain *domain, uint64_t cookie,

@@ -53,6 +53,11 @@ static pgs_mock_op *const op_table[PGSHARE_OP_MAX] = {
     [PGSHARE_OP_SUSPEND] = pgs_mock_op_suspend,
 };
 
+static struct pgshare_mock_machine *machine_of(struct pgshare_backend *backend)
+{
+    return (struct pgshare_mock_machine *)(void *)backend;
+}
+
 static uint32_t machine_caps(const struct pgshare_mock_machine *machine)
 {
     static const uint32_t caps[] = {
@@ -92,8 +97,7 @@ static int backend_attach(struct pgshare_backend *backend,
                           const struct pgshare_sink *sink,
                           struct pgshare_backend_info *ret_info)
 {
-    struct pgshare_mock_machine *machine =
-        (struct pgshare_mock_machine *)backend;
+    struct pgshare_mock_machine *machine = machine_of(backend);
     const struct pgshare_mock_options *options = &machine->options;
 
     if (machine->sink)
@@ -135,8 +139,7 @@ static void release_leftovers(struct pgshare_mock_machine *machine)
 
 static void backend_detach(struct pgshare_backend *backend)
 {
-    struct pgshare_mock_machine *machine =
-        (struct pgshare_mock_machine *)backend;
+    struct pgshare_mock_machine *machine = machine_of(backend);
 
     pgs_mock_pending_forget(machine, NULL);
     for (uint32_t i = 0; i < machine->slots_used; i++)
@@ -155,8 +158,7 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
                               const struct pgshare_domain_options *options,
                               struct pgshare_domain_attach *ret_attach)
 {
-    struct pgshare_mock_machine *machine =
-        (struct pgshare_mock_machine *)backend;
+    struct pgshare_mock_machine *machine = machine_of(backend);
     struct pgshare_mock_domain *domain = options->attach;
     uint32_t slot = 0;
 
@@ -185,8 +187,7 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
 static void backend_domain_remove(struct pgshare_backend *backend,
                                   void *cookie)
 {
-    struct pgshare_mock_machine *machine =
-        (struct pgshare_mock_machine *)backend;
+    struct pgshare_mock_machine *machine = machine_of(backend);
     struct pgshare_mock_domain *domain = pgs_mock_domain_find(machine, cookie);
 
     if (!domain || !domain->handle) {
@@ -195,8 +196,11 @@ static void backend_domain_remove(struct pgshare_backend *backend,
     }
     pgs_mock_pending_forget(machine, cookie);
     pgs_mock_domain_orphan(domain);
+    pgs_mock_dropped_forget(domain);
     pthread_mutex_lock(&domain->log_lock);
-    atomic_fetch_sub(&machine->unharvested, domain->breaks_n);
+    atomic_fetch_sub(&machine->unharvested,
+                     domain->breaks_n - domain->breaks_first);
+    domain->breaks_first = 0;
     domain->breaks_n = 0;
     pthread_mutex_unlock(&domain->log_lock);
 }
@@ -227,10 +231,11 @@ static int refuse(struct pgs_mock_work *work)
         pgs_mock_violate(machine, "operation %u without a domain", op->kind);
         return PGSHARE_ERR_INVALID;
     }
-    if (!(WITHOUT_EXTENT & BIT(op->kind)) &&
-        (!op->count || op->count > machine->options.extent_max ||
-         (work->domain &&
-          !pgs_mock_range_ok(work->domain, op->gfn, op->count)))) {
+    if (op->count > PGSHARE_EXTENT_MAX ||
+        (!(WITHOUT_EXTENT & BIT(op->kind)) &&
+         (!op->count || op->count > machine->options.extent_max ||
+          (work->domain &&
+           !pgs_mock_range_ok(work->domain, op->gfn, op->count))))) {
         pgs_mock_violate(machine, "operation %u on GFN %llu + %u", op->kind,
                          (unsigned long long)op->gfn, op->count);
         return PGSHARE_ERR_RANGE;
@@ -278,7 +283,7 @@ void pgs_mock_perform(struct pgshare_mock_machine *machine,
             op_table[op->kind](work, i, 1);
         }
     }
-    atomic_fetch_add_explicit(&machine->ops, 1, memory_order_relaxed);
+    pgs_mock_count_op(machine);
 }
 
 /* Sends the answer to an operation. */
@@ -308,8 +313,7 @@ void pgs_mock_answer(struct pgshare_mock_machine *machine,
 static int backend_submit(struct pgshare_backend *backend,
                           const struct pgshare_op *ops, size_t n)
 {
-    struct pgshare_mock_machine *machine =
-        (struct pgshare_mock_machine *)backend;
+    struct pgshare_mock_machine *machine = machine_of(backend);
     int8_t status[PGSHARE_EXTENT_MAX];
     uint64_t ids[PGSHARE_EXTENT_MAX];
 
@@ -327,7 +331,7 @@ static int backend_submit(struct pgshare_backend *backend,
 
 static void backend_poll(struct pgshare_backend *backend)
 {
-    pgshare_mock_poll((struct pgshare_mock_machine *)backend);
+    pgshare_mock_poll(machine_of(backend));
 }
 
 const struct pgshare_backend_ops pgs_mock_ops = {

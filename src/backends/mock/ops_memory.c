@@ -15,7 +15,7 @@
 #include <xxhash.h>
 
 /* UNSHARE of one locked page. Returns the new entry. */
-static uint32_t unshare(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
+static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
 {
     struct pgshare_mock_machine *machine = work->machine;
     uint32_t flags = work->op->flags;
@@ -72,7 +72,7 @@ void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint32_t entry = pgs_mock_lock(domain, gfn);
 
         if (maps(work, i, entry)) {
-            entry = unshare(work, i, entry);
+            entry = unshare_page(work, i, entry);
         } else {
             pgs_mock_fail(work, i, PGSHARE_ERR_CLIENT_TICKET);
             if (!work->machine->platform_cow)

@@ -20,6 +20,12 @@ static bool is_xen(const struct pgshare_mock_machine *machine)
     return machine->options.flavour == PGSHARE_MOCK_XEN;
 }
 
+static bool is_mapping(uint32_t entry)
+{
+    return pgs_mock_kind(entry) == KIND_SHARED ||
+           pgs_mock_kind(entry) == KIND_ZERO;
+}
+
 /* A step on a page that should be protected and is not. Platforms that void
  * protections by themselves expect that; elsewhere the library is wrong. */
 static void not_protected(struct pgs_mock_work *work, uint32_t i,
@@ -150,8 +156,7 @@ static const unsigned char *source_bytes(struct pgs_mock_work *work, uint32_t i,
                    : NULL;
     entry = atomic_load_explicit(&work->peer->p2m[op->peer_gfn + i],
                                  memory_order_acquire);
-    if (!pgs_mock_is_protected(entry) && pgs_mock_kind(entry) != KIND_SHARED &&
-        pgs_mock_kind(entry) != KIND_ZERO)
+    if (!pgs_mock_is_protected(entry) && !is_mapping(entry))
         return NULL;
     return pgs_mock_view(work->peer, op->peer_gfn + i, entry, buffer);
 }
@@ -165,7 +170,7 @@ static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
     const unsigned char *source;
     bool equal;
 
-    if (!pgs_mock_is_protected(entry) && pgs_mock_kind(entry) != KIND_SHARED) {
+    if (!pgs_mock_is_protected(entry) && !is_mapping(entry)) {
         not_protected(work, i, "compare", PGSHARE_ERR_CLIENT_TICKET);
         return;
     }
@@ -323,7 +328,10 @@ static uint32_t replace(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
     if (pgs_mock_is_sparse(domain, entry)) {
         atomic_fetch_sub_explicit(&machine->sparse, 1, memory_order_relaxed);
         replaced->tokens++;
-    } else if (!pgs_mock_is_hole(domain, entry)) {
+    } else if (pgs_mock_kind(entry) == KIND_SHARED) {
+        pgs_mock_frame_unmap(machine, entry & ENTRY_FRAME, false);
+    } else if (pgs_mock_kind(entry) == KIND_PRIVATE ||
+               pgs_mock_kind(entry) == KIND_PROTECTED) {
         if (is_xen(machine))
             pgs_mock_frame_plain(machine, entry & ENTRY_FRAME);
         replaced->frames[replaced->n++] = entry & ENTRY_FRAME;
@@ -354,7 +362,7 @@ static void check_content(struct pgs_mock_work *work, uint32_t i)
     uint32_t entry = pgs_mock_lock(work->domain, gfn);
     const unsigned char *bytes =
         pgs_mock_view(work->domain, gfn, entry, buffer);
-    bool differs = pgs_mock_is_protected(entry) &&
+    bool differs = (pgs_mock_is_protected(entry) || is_mapping(entry)) &&
                    (id == PGSHARE_ID_ZERO ||
                     pgs_mock_id_is_cow(work->machine, id)) &&
                    !equals_frame(work, id, bytes);
@@ -372,6 +380,7 @@ static void move_mappings(struct pgs_mock_work *work, uint32_t from,
                           uint64_t to)
 {
     struct pgshare_mock_machine *machine = work->machine;
+    bool zero = to == PGSHARE_ID_ZERO;
 
     for (uint32_t slot = 0; slot < machine->slots_used; slot++) {
         struct pgshare_mock_domain *domain = machine->slots[slot];
@@ -385,9 +394,10 @@ static void move_mappings(struct pgs_mock_work *work, uint32_t from,
 
             if (pgs_mock_kind(entry) == KIND_SHARED &&
                 (entry & ENTRY_FRAME) == from &&
-                pgs_mock_frame_map(machine, to)) {
+                (zero || pgs_mock_frame_map(machine, to))) {
                 pgs_mock_frame_unmap(machine, from, false);
-                entry = pgs_mock_entry(entry, KIND_SHARED, (uint32_t)to);
+                entry = zero ? pgs_mock_entry(entry, KIND_ZERO, 0)
+                             : pgs_mock_entry(entry, KIND_SHARED, (uint32_t)to);
             }
             pgs_mock_unlock(domain, gfn, entry);
         }
@@ -404,6 +414,8 @@ static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
         pgs_mock_fail(work, i, PGSHARE_ERR_EXISTS);
         return false;
     }
+    if (is_mapping(entry))
+        return true;
     if (!pgs_mock_is_protected(entry)) {
         not_protected(work, i, "map", PGSHARE_ERR_CLIENT_TICKET);
         return false;
@@ -437,15 +449,16 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         if (paranoid)
             check_content(work, i);
         entry = pgs_mock_lock(domain, gfn);
-        if (is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED) {
+        if (is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED)
             moved = entry & ENTRY_FRAME;
-        } else if (is_replaceable(work, i, entry)) {
+        if (is_replaceable(work, i, entry)) {
             if (pgs_mock_kind(entry) == KIND_DEFAULT)
                 pgs_mock_touch(domain, gfn);
             entry = replace(work, i, entry, &replaced);
         }
         pgs_mock_unlock(domain, gfn, entry);
-        if (moved != FRAME_NONE && moved != (uint32_t)work->op->ids[i])
+        if (moved != FRAME_NONE && !work->status[i] &&
+            moved != (uint32_t)work->op->ids[i])
             move_mappings(work, moved, work->op->ids[i]);
     }
     replaced_flush(work, &replaced);
@@ -461,10 +474,7 @@ static uint32_t merge(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
 
     if (pgs_mock_is_hole(domain, entry)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_HOLE);
-    } else if (!pgs_mock_is_private(domain, entry) &&
-               !pgs_mock_is_protected(entry)) {
-        pgs_mock_fail(work, i, PGSHARE_ERR_STATE);
-    } else if (!pgs_mock_is_sparse(domain, entry) &&
+    } else if (pgs_mock_kind(entry) == KIND_PRIVATE &&
                pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS) {
         pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
     } else if (id != PGSHARE_ID_ZERO && !pgs_mock_id_is_cow(machine, id)) {

@@ -14,8 +14,6 @@
  */
 #include "machine.h"
 
-#include "core/base/abi.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -408,6 +406,12 @@ void pgs_mock_pending_forget(struct pgshare_mock_machine *machine,
     pthread_mutex_unlock(&machine->pending_lock);
 }
 
+/* What guests wait for. */
+static uint64_t waiting(struct pgshare_mock_machine *machine)
+{
+    return atomic_load(&machine->parked) + atomic_load(&machine->dropped_n);
+}
+
 uint64_t pgshare_mock_poll(struct pgshare_mock_machine *machine)
 {
     if (!machine)
@@ -417,11 +421,12 @@ uint64_t pgshare_mock_poll(struct pgshare_mock_machine *machine)
     pgs_mock_deliver_due(machine, false);
     if (machine->sink)
         pgs_mock_zeroed_refill(machine);
-    for (uint32_t i = 0;
-         atomic_load(&machine->parked) && i < machine->slots_used; i++)
-        if (machine->slots[i])
+    for (uint32_t i = 0; waiting(machine) && i < machine->slots_used; i++)
+        if (machine->slots[i]) {
+            pgs_mock_dropped_tell(machine->slots[i]);
             pgs_mock_parked_run(machine->slots[i]);
-    return atomic_load(&machine->pending_n) + atomic_load(&machine->parked);
+        }
+    return atomic_load(&machine->pending_n) + waiting(machine);
 }
 
 void pgshare_mock_deliver(struct pgshare_mock_machine *machine)

@@ -81,4 +81,13 @@ int pgs_visit_call(struct pgs_visit *visit, struct pgshare_call *ours,
 void pgs_visit_report(const struct pgshare_call *ours,
                       struct pgshare_call *theirs);
 
+/* Drives a call of the embedder's. False: PGSHARE_ERR_INPROGRESS, the token is
+ * in `ours`. */
+bool pgs_visit_drive(struct pgs_call *call, struct pgshare_call *ours);
+
+/* Notes the result of element `i`. Answers 0 to go on, or the error to stop
+ * with; the first error that is passed over is left in *first. */
+int pgs_visit_note(struct pgshare_call *ours, uint64_t i, int result,
+                   int *first);
+
 #endif

@@ -127,3 +127,10 @@ void pgs_heap_free(struct pgs_heap *heap, void *ptr, size_t n, size_t size)
     assert(before >= bytes);
     (void)before;
 }
+
+void pgs_heap_move(struct pgs_heap *to, const struct pgs_heap *from)
+{
+    to->allocator = from->allocator;
+    atomic_init(&to->bytes,
+                atomic_load_explicit(&from->bytes, memory_order_relaxed));
+}

@@ -31,6 +31,8 @@ void pgs_heap_init(struct pgs_heap *heap,
 /* `n` > 0 elements of `size` > 0 bytes, aligned to `align`, zeroed. */
 void *pgs_heap_zalloc(struct pgs_heap *heap, size_t n, size_t size,
                       size_t align);
+/* Makes `to` what `from` was; no block changes. */
+void pgs_heap_move(struct pgs_heap *to, const struct pgs_heap *from);
 /* NULL is fine. */
 void pgs_heap_free(struct pgs_heap *heap, void *ptr, size_t n, size_t size);
 /* The libc allocator, by value, so that a host can free itself at the end. */

@@ -40,7 +40,8 @@ void pgs_mutex_lock(struct pgs_mutex *mutex);
 bool pgs_mutex_trylock(struct pgs_mutex *mutex);
 void pgs_mutex_unlock(struct pgs_mutex *mutex);
 
-/* Debug builds: aborts if this thread holds a lock of the library. */
+/* Debug builds: aborts if this thread holds a lock of the library, other than
+ * PGS_RANK_RUN, under which the runner does all its work. */
 void pgs_lock_assert_none(void);
 
 /*

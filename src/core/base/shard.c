@@ -80,30 +80,6 @@ uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter)
     return sum;
 }
 
-uint32_t pgs_shards_enter(struct pgs_shards *shards)
-{
-    struct pgs_shard *shard = pgs_shard_mine(shards);
-    uint32_t phase = atomic_load_explicit(&shards->phase,
-                                          memory_order_relaxed);
-
-    assert(phase < 2);
-    atomic_fetch_add_explicit(&shard->readers[phase], 1,
-                              memory_order_seq_cst);
-    return (uint32_t)(shard - shards->shard) << 1 | phase;
-}
-
-void pgs_shards_leave(struct pgs_shards *shards, uint32_t ticket)
-{
-    struct pgs_shard *shard = &shards->shard[ticket >> 1];
-    uint32_t before;
-
-    assert(ticket < PGS_SHARDS * 2);
-    before = atomic_fetch_sub_explicit(&shard->readers[ticket & 1], 1,
-                                       memory_order_release);
-    assert(before > 0);
-    (void)before;
-}
-
 static void be_patient(struct patience *patience)
 {
     static const struct timespec nap = { .tv_nsec = NAP_NS };

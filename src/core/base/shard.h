@@ -89,8 +89,30 @@ uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter);
  * is to be protected from a drain is looked up after enter(), by a seq_cst
  * load; a drain is preceded by a seq_cst store (or exchange) that makes it
  * unreachable. */
-uint32_t pgs_shards_enter(struct pgs_shards *shards);
-void pgs_shards_leave(struct pgs_shards *shards, uint32_t ticket);
+static inline uint32_t pgs_shards_enter(struct pgs_shards *shards)
+{
+    struct pgs_shard *shard = pgs_shard_mine(shards);
+    uint32_t phase = atomic_load_explicit(&shards->phase,
+                                          memory_order_relaxed);
+
+    assert(phase < 2);
+    atomic_fetch_add_explicit(&shard->readers[phase], 1,
+                              memory_order_seq_cst);
+    return (uint32_t)(shard - shards->shard) << 1 | phase;
+}
+
+static inline void pgs_shards_leave(struct pgs_shards *shards, uint32_t ticket)
+{
+    struct pgs_shard *shard = &shards->shard[ticket >> 1];
+    uint32_t before;
+
+    assert(ticket < PGS_SHARDS * 2);
+    before = atomic_fetch_sub_explicit(&shard->readers[ticket & 1], 1,
+                                       memory_order_release);
+    assert(before > 0);
+    (void)before;
+}
+
 /* Waits for all that are inside now; `own` is the caller's own ticket, or
  * NULL: it is not waited for (it is left before and entered again). Calls
  * `help` (may be NULL), with no lock held, about each millisecond while it

@@ -214,6 +214,7 @@ void pgs_call_complete(void *ctx, const struct pgshare_completion *c)
     if (c->first > call->op.count || c->count > call->op.count - c->first ||
         !fill(call, c))
         contract_broken(host);
+    call->reserve += c->reserve;
     if (c->reserve)
         pgs_count(&host->shards, PGS_LEVEL_RESERVE, (uint64_t)c->reserve);
     if (call->left)
@@ -295,6 +296,7 @@ enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
     call->status = status;
     call->ids = ids;
     call->left = op->count;
+    call->reserve = 0;
     call->op_since = 0;
     call->step = next;
     memset(status, PGS_PENDING, op->count);
@@ -382,7 +384,7 @@ static void nap(struct pgs_call *call, uint64_t ns)
         pgs_channel_wait(&host->channel, seen, ns);
 }
 
-static void poll_backend(struct pgshare_host *host)
+void pgs_host_poll_backend(struct pgshare_host *host)
 {
     const struct pgshare_backend_ops *ops = host->backend->ops;
 
@@ -416,7 +418,7 @@ bool pgs_call_drive(struct pgs_call *call, uint64_t *ret_token)
     while (spent < call->timeout) {
         uint64_t left = call->timeout - spent;
 
-        poll_backend(host);
+        pgs_host_poll_backend(host);
         if (!is_ready(call))
             nap(call, left < NAP_NS ? left : NAP_NS);
         if (advance(call))
@@ -500,4 +502,16 @@ uint32_t pgs_calls_run(struct pgshare_host *host, struct pgs_domain *only)
         ended++;
     }
     return ended;
+}
+
+void pgs_calls_abandon(struct pgshare_host *host)
+{
+    for (uint32_t rounds = 0; rounds < 1000; rounds++) {
+        for (uint32_t i = 0; i < host->calls.size; i++)
+            pgs_call_abandon(&host->calls.pool[i], PGSHARE_ERR_INPROGRESS);
+        pgs_calls_run(host, NULL);
+        if (!atomic_load_explicit(&host->calls.n_running,
+                                  memory_order_relaxed))
+            return;
+    }
 }

@@ -54,6 +54,7 @@ struct pgs_call {
     _Atomic uint32_t answered;  /* 1: the operation is over */
     uint32_t left;              /* pages without an answer */
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
+    int64_t reserve;            /* what the operation gained */
     int8_t *status;             /* [op.count] */
     uint64_t *ids;              /* [op.count] */
 
@@ -168,6 +169,9 @@ bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain);
 
 /* The sink's complete(). */
 void pgs_call_complete(void *host, const struct pgshare_completion *completion);
+
+/* pgshare_host_free(): what no answer came for is given up. */
+void pgs_calls_abandon(struct pgshare_host *host);
 
 /* Tells the embedder how a call ended that the runner finished. */
 void pgs_call_deliver(struct pgs_call *call, const uint64_t *tickets);

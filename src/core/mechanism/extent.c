@@ -18,7 +18,7 @@
 
 /* Bytes for one page in all the arrays together. */
 #define PER_PAGE                                                              \
-    (4 * sizeof(uint64_t) + 3 * sizeof(uint32_t) + sizeof(uint16_t) +         \
+    (4 * sizeof(uint64_t) + 4 * sizeof(uint32_t) + sizeof(uint16_t) +         \
      2 * sizeof(int8_t))
 
 struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
@@ -41,7 +41,8 @@ struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
     extent->frame = (uint32_t *)(void *)(extent->client.own + count);
     extent->source_node = extent->frame + count;
     extent->client_node = extent->source_node + count;
-    extent->page = (uint16_t *)(void *)(extent->client_node + count);
+    extent->old_frame = extent->client_node + count;
+    extent->page = (uint16_t *)(void *)(extent->old_frame + count);
     extent->result = (int8_t *)(extent->page + count);
     extent->status = extent->result + count;
     return extent;
@@ -104,7 +105,7 @@ static bool ticket_fits(struct pgshare_host *host, uint64_t word,
         return false;
     if (index == PGS_NODE_ZERO)
         return ticket == PGS_TICKET_ZERO;
-    index = pgs_node_at(&host->frames, index)->frame;
+    index = pgs_node_frame(&host->frames, index);
     return pgs_frame_at(&host->frames, index)->ticket == ticket;
 }
 
@@ -130,8 +131,7 @@ static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
     if (pgs_word_state(word) == PGS_PRIVATE) {
         if (!(extent->flags & PGS_EXTENT_MARK))
             return stale;
-        if (pgs_quarantined(side->domain, word) &&
-            !(extent->flags & PGS_EXTENT_HARVESTED))
+        if (pgs_quarantined(side->domain, word))
             return PGSHARE_ERR_BUSY;
     }
     if (!source && extent->flags & PGS_EXTENT_FREE && !(word & PGS_ATTR_FREE))
@@ -181,7 +181,7 @@ static void note_frame(struct pgs_extent *extent, struct pgshare_host *host,
     extent->id[i] = PGSHARE_ID_ZERO;
     if (node == PGS_NODE_ZERO)
         return;
-    extent->frame[i] = pgs_node_at(&host->frames, node)->frame;
+    extent->frame[i] = pgs_node_frame(&host->frames, node);
     extent->id[i] = pgs_frame_at(&host->frames, extent->frame[i])->id;
 }
 
@@ -195,12 +195,18 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
     if (pgs_word_state(word) != PGS_SHARED)
         return;
     if (node != PGS_NODE_ZERO)
-        frame = pgs_node_at(&host->frames, node)->frame;
+        frame = pgs_node_frame(&host->frames, node);
     if (extent->page[i] & PGS_PAGE_FRAME && frame == extent->frame[i]) {
         pgs_extent_drop(extent, i, 0);
         extent->page[i] |= PGS_PAGE_DONE;
+    } else if (frame != PGS_NONE && extent->flags & PGS_EXTENT_ZERO &&
+               host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME &&
+               pgs_frame_at(&host->frames, frame)->mappings > 1) {
+        /* all its pages would become zero mappings, which have no nodes */
+        pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
     } else {
         extent->page[i] |= PGS_PAGE_JOIN;
+        extent->old_frame[i] = frame;
     }
 }
 
@@ -287,6 +293,22 @@ static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
     extent->page[i] |= PGS_PAGE_CLIENT_LINK;
 }
 
+/* Stripe locked. No node for page i: its fresh record goes back. */
+static void drop_link(struct pgs_extent *extent, struct pgshare_host *host,
+                      uint32_t i, int error)
+{
+    struct pgs_frame *frame = pgs_frame_at(&host->frames, extent->frame[i]);
+
+    pgs_extent_drop(extent, i, error);
+    if (!(extent->page[i] & PGS_PAGE_NEW))
+        return;
+    extent->page[i] &= (uint16_t)~PGS_PAGE_NEW;
+    frame->pending = 0;
+    if (pgs_frame_doom(frame))
+        pgs_frame_give(&host->frames, extent->frame[i]);
+    pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
+}
+
 /* Links all of [first, first + n) whose frames stand in one stripe. */
 static uint32_t link_stripe(struct pgs_extent *extent,
                             struct pgshare_host *host, uint32_t first,
@@ -303,7 +325,7 @@ static uint32_t link_stripe(struct pgs_extent *extent,
         if (pgs_stripe_of(&host->frames, extent->frame[i]) != stripe)
             break;
         if (r)
-            pgs_extent_drop(extent, i, r);
+            drop_link(extent, host, i, r);
         else
             link_page(extent, host, i);
     }

@@ -20,8 +20,7 @@ enum pgs_extent_flag {
     PGS_EXTENT_ZERO = 1 << 1,   /* the source is the zero frame */
     PGS_EXTENT_FREE = 1 << 2,   /* clients are declared free: no compare */
     PGS_EXTENT_HOLES = 1 << 3,  /* clients are holes (fork): no compare */
-    PGS_EXTENT_SOURCE = 1 << 4, /* publish the source, there is no client */
-    PGS_EXTENT_HARVESTED = 1 << 5 /* the quarantine was waited out */
+    PGS_EXTENT_SOURCE = 1 << 4  /* publish the source, there is no client */
 };
 
 /* Where a page stands. */
@@ -60,8 +59,11 @@ struct pgs_extent {
     uint32_t n;
     uint32_t shared; /* pages that were shared by this */
     uint32_t joined; /* more mappings that were moved with them */
+    uint32_t *old_frame; /* [count] JOIN: what the client mapped */
     uint64_t born_ns; /* of the hint, or 0 */
-    uint64_t fingerprint; /* that proposed it, or 0 */
+    uint32_t map;     /* policy: which map proposed it (enum pgs_map), … */
+    uint64_t object;  /* … and the key of its first page */
+    uint64_t position;
     struct pgs_side source;
     struct pgs_side client;
     uint16_t *page; /* [count] enum pgs_page_flag */

@@ -4,6 +4,7 @@
  *
  *   begin ─ take BUSY ─┬ private ──────────────────────────→ spurious
  *                      ├ protected ─ UNPROTECT ─ unprotected → unmarked
+ *                      │ (or stuck: an UNPROTECT failed before)
  *                      ├ reclaimed ─ obtain ─ GRANT ─ granted → populated
  *                      └ shared ─ UNSHARE ─ unshared ───────→ copied, …
  *                                    │ no frame
@@ -85,23 +86,24 @@ static enum pgs_verdict unprotected(struct pgs_call *call)
 
     if (call->status[0])
         return fail(call, call->status[0]);
-    pgs_page_unmark(call->host, pgs_word_index(word));
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        pgs_page_unmark(call->host, pgs_word_index(word));
     return succeed(call, PGSHARE_FAULT_UNMARKED);
 }
 
 static enum pgs_verdict unprotect(struct pgs_call *call, uint64_t word)
 {
     struct pgs_domain *domain = call->domain;
-    struct pgs_mark *mark =
-        pgs_mark_at(&call->host->marks, pgs_word_index(word));
     struct pgshare_op op = {
         .kind = PGSHARE_OP_UNPROTECT,
         .domain = domain->cookie,
         .gfn = pgs_page_gfn(call->host, call->page),
         .count = 1,
-        .own_ids = &mark->own_id,
     };
 
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        op.own_ids =
+            &pgs_mark_at(&call->host->marks, pgs_word_index(word))->own_id;
     return pgs_call_submit(call, &op, unprotected);
 }
 
@@ -219,9 +221,8 @@ static uint32_t choose(struct pgs_call *call, uint64_t word, uint64_t *ret_id)
         *ret_id = PGSHARE_ID_ZERO;
         return PGSHARE_OP_ZERO;
     }
-    call->frame = pgs_node_at(frames, pgs_word_index(word))->frame;
+    call->frame = pgs_node_lock(frames, pgs_word_index(word));
     frame = pgs_frame_at(frames, call->frame);
-    pgs_frame_lock(frames, call->frame);
     assert(pgs_frame_is_valid(frame));
     *ret_id = frame->id;
     if (frame->mappings == 1 && !frame->pins && !frame->pending) {
@@ -275,6 +276,8 @@ static enum pgs_verdict dispatch(struct pgs_call *call, uint64_t word)
 {
     switch (pgs_word_state(word)) {
     case PGS_PRIVATE:
+        if (word & PGS_ATTR_STUCK)
+            return unprotect(call, word);
         return keep(call, PGSHARE_FAULT_SPURIOUS);
     case PGS_PROTECTED:
         return unprotect(call, word);

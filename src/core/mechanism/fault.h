@@ -28,8 +28,8 @@ struct pgs_call *pgs_fault_take(struct pgs_domain *domain, uint32_t page,
 static inline bool pgs_fault_is_spurious(const struct pgs_domain *domain,
                                          uint64_t word)
 {
-    return (word & (PGS_STATE | PGS_BUSY | PGS_ATTR_READONLY)) ==
-               PGS_PRIVATE &&
+    return (word & (PGS_STATE | PGS_BUSY | PGS_ATTR_READONLY |
+                    PGS_ATTR_STUCK)) == PGS_PRIVATE &&
            !(pgs_domain_flags(domain) & PGS_DOMAIN_FROZEN);
 }
 

@@ -26,9 +26,8 @@ static void pin(struct pgshare_host *host, struct pgs_hold *hold,
     if (pgs_word_state(word) != PGS_SHARED ||
         pgs_word_index(word) == PGS_NODE_ZERO)
         return;
-    hold->frame = pgs_node_at(frames, pgs_word_index(word))->frame;
+    hold->frame = pgs_node_lock(frames, pgs_word_index(word));
     hold->pins++;
-    pgs_frame_lock(frames, hold->frame);
     pgs_frame_at(frames, hold->frame)->pins++;
     pgs_frame_unlock(frames, hold->frame);
 }

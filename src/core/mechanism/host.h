@@ -18,6 +18,7 @@
 
 #include "base/alloc.h"
 #include "base/lock.h"
+#include "base/mix.h"
 #include "base/origin.h"
 #include "base/platform.h"
 #include "base/shard.h"
@@ -50,7 +51,8 @@ enum pgs_domain_flag {
     PGS_DOMAIN_GONE = 1 << 1,      /* lost by the backend */
     PGS_DOMAIN_SUSPENDED = 1 << 2, /* no sharing, by the embedder */
     PGS_DOMAIN_FROZEN = 1 << 3,    /* a stub: writes are reported */
-    PGS_DOMAIN_UNSECURED = 1 << 4  /* forked without cover: see fork.c */
+    PGS_DOMAIN_UNSECURED = 1 << 4, /* forked without cover: see fork.c */
+    PGS_DOMAIN_CLEARED = 1 << 5    /* gone, and nothing is left of it */
 };
 
 /* What several vCPU threads count; a thread uses one of a few copies. */
@@ -96,7 +98,11 @@ struct pgs_domain {
     uint32_t ring_request_tail; /* our own copies of what we produce */
     uint32_t ring_answer_head;
     uint32_t ring_lost;
+    uint32_t ring_turn;         /* moves with attach and detach */
+    bool ring_serving;          /* a thread is between request and answer */
 
+    uint64_t fork_of;           /* the stub that it is being built from */
+    struct pgs_domain *next_dying;
     struct pgs_tally tally[PGS_TALLIES];
 };
 
@@ -113,10 +119,14 @@ struct pgshare_host {
     struct pgs_channel channel; /* waits for words, completions, drains */
     struct pgs_mutex run;
     _Atomic uintptr_t runner;   /* the thread that runs, or 0 */
+    uint32_t *runner_ticket;    /* its own visit (base/shard.h) */
 
     struct pgs_mutex domains_lock;
     struct pgs_domain *_Atomic *slots; /* PGS_SLOTS, lazily backed */
+    uint8_t *taken;                    /* [PGS_SLOTS]: by a domain, listed or
+                                        * dying */
     uint32_t slots_used;               /* slots[slots_used …] never used */
+    struct pgs_domain *dying;
     uint32_t n_domains;
     uint64_t serial;                   /* of the last handle */
     struct pgs_chunks chunks;
@@ -134,6 +144,7 @@ struct pgshare_host {
     uint32_t doomed;              /* frames to be released, by `head` */
     _Atomic uint64_t n_doomed;
     _Atomic int64_t unsecured;    /* see fork.c */
+    _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
     _Atomic uint32_t recount;     /* 1: the reserve's count is in doubt */
     _Atomic uint32_t work;        /* 1: something arrived for the runner */
     _Atomic uint64_t demands;     /* platform faults that wait for memory */
@@ -148,7 +159,7 @@ static inline struct pgs_domain *pgs_domain_of(struct pgshare_host *host,
                                                uint64_t handle)
 {
     struct pgs_domain *domain = atomic_load_explicit(
-        &host->slots[handle % PGS_SLOTS], memory_order_acquire);
+        &host->slots[handle % PGS_SLOTS], memory_order_seq_cst);
 
     return domain && domain->handle == handle ? domain : NULL;
 }
@@ -259,6 +270,12 @@ static inline uint64_t pgs_ticket_next(struct pgshare_host *host, uint32_t n)
     return atomic_fetch_add_explicit(&host->ticket, n, memory_order_relaxed) +
            1;
 }
+
+/* Adds [lo, hi) to the GFNs whose declarations are to be carried out. */
+void pgs_undo_widen(struct pgs_domain *domain, uint64_t lo, uint64_t hi);
+
+/* Lets the backend send what it has queued, and deliver what has arrived. */
+void pgs_host_poll_backend(struct pgshare_host *host);
 
 /* Announces work for the runner. */
 void pgs_wake(struct pgshare_host *host);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The repayment ledger: entitlement, claims, the FIFO's rules, the reserve.
+ * No function here is to be called with a domain's lock, or domains_lock, held,
+ * but where it says so.
  */
 #ifndef PGS_MECHANISM_LEDGER_H
 #define PGS_MECHANISM_LEDGER_H
@@ -15,6 +17,14 @@ int64_t pgs_ledger_saved(struct pgshare_host *host);
 /* reserve + FIFOs + what is unsecured by agreement - saved. Never negative
  * where claims were granted. */
 int64_t pgs_ledger_surplus(struct pgshare_host *host);
+
+/* Frames that the reserve has to hold for the claims that were granted: what
+ * can be demanded and is secured by no FIFO page that its owner must leave
+ * there. 0 while nobody claims. More may be given back to the machine. */
+uint64_t pgs_ledger_need(struct pgshare_host *host);
+
+/* What one of `n` mappings of a frame is entitled to: ⌊ONE (n-1)/n⌋. */
+uint64_t pgs_ledger_share(uint64_t n);
 
 /* Entitlement and proportional share of a domain's mappings, in fixed point;
  * walks its words. */
@@ -32,17 +42,39 @@ static inline uint64_t pgs_ledger_secured(const struct pgs_domain *domain)
     return (domain->service ? 0 : domain->claimed) + domain->secures;
 }
 
-/* The FIFO of a domain. push: BUSY is taken by it. */
+/*
+ * The FIFO of a domain. Both take BUSY by one attempt and wait for nothing.
+ * push: _STATE, _BUSY, _NOMEM, _GONE. withdraw: _RECLAIMED, _STATE, _OWED,
+ * _BUSY (somebody has the page this instant, perhaps to make it pay).
+ */
 int pgs_volatile_push(struct pgs_domain *domain, uint32_t page);
 int pgs_volatile_withdraw(struct pgs_domain *domain, uint32_t page);
 
-/* Claims; see pgshare/ledger.h. The calls' flags: */
-#define PGS_BONUS_CHARGE (1u << 0)
-int pgs_bonus_check(struct pgs_domain *domain, uint64_t count);
+/* ---- claims ------------------------------------------------------------ */
+
+/* Enters `count` more bonus pages into the books, if entitlement, FIFO and
+ * reserve allow it: _ENTITLEMENT, _OWED, _NOFRAME. */
+int pgs_bonus_enter(struct pgs_domain *domain, uint64_t count, bool charged);
+/* Changes the claim by `count`, but not below 0. */
 void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged);
+
+/* Who secures the domain's claims from now on; NULL: itself. _INVALID, _OWED. */
+int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service);
 
 /* A domain goes: its claims end, domains that it serves lose their claims'
  * security (their claims are written off), its FIFO is emptied. */
 void pgs_ledger_forget(struct pgs_domain *domain);
+
+/* bonus.c: the calls' flags and the calls. */
+#define PGS_BONUS_CHARGE (1u << 0) /* account only, no GFNs */
+
+/* Claims or returns, result and `done` as pgshare/ledger.h says. Of a claim
+ * all GFNs have words. NULL: no call is free. end() instead of
+ * pgs_call_give(). */
+struct pgs_call *pgs_bonus_claim_take(struct pgs_domain *domain, uint64_t gfn,
+                                      uint64_t count, uint32_t flags);
+struct pgs_call *pgs_bonus_return_take(struct pgs_domain *domain, uint64_t gfn,
+                                       uint64_t count, uint32_t flags);
+void pgs_bonus_end(struct pgs_call *call);
 
 #endif

@@ -32,8 +32,7 @@ void pgs_page_unmap(struct pgshare_host *host, uint32_t node)
         pgs_count(&host->shards, PGS_LEVEL_ZERO_MAPPINGS, (uint64_t)-1);
         return;
     }
-    frame = pgs_node_at(frames, node)->frame;
-    pgs_frame_lock(frames, frame);
+    frame = pgs_node_lock(frames, node);
     pgs_rmap_unlink(frames, node);
     doomed = pgs_frame_doom(pgs_frame_at(frames, frame));
     pgs_frame_unlock(frames, frame);
@@ -65,7 +64,18 @@ void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
     struct pgs_domain *domain = pgs_page_domain(host, page);
 
     pgs_page_commit(host, page, pgs_private_word(domain),
-                    clear | PGS_ATTR_OVERWRITE | PGS_ATTR_RECLAIMED, 0);
+                    clear | PGS_ATTR_OVERWRITE | PGS_ATTR_RECLAIMED |
+                        PGS_ATTR_STUCK,
+                    0);
+}
+
+void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page)
+{
+    struct pgs_domain *domain = pgs_page_domain(host, page);
+
+    atomic_fetch_or_explicit(pgs_word_at(&host->chunks, page), PGS_ATTR_STUCK,
+                             memory_order_relaxed);
+    pgs_page_commit(host, page, pgs_private_word(domain), 0, 0);
 }
 
 /* BUSY held: what `word` speaks of was broken; the page is private. */

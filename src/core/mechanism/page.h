@@ -25,6 +25,10 @@ bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
 void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
                         uint64_t clear);
 
+/* The page became private for us, but the backend could not make it writable:
+ * the next fault tries again. */
+void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page);
+
 /* BUSY held, word SHARED: unlinks the mapping `node` (or of the zero frame);
  * a frame without mappings is put on the list of doomed ones. */
 void pgs_page_unmap(struct pgshare_host *host, uint32_t node);

@@ -17,11 +17,13 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
 {
     struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
 
+    pgs_frame_lock(&host->frames, frame);
     assert(record->flags & PGS_FRAME_DOOMED);
     pgs_mutex_lock(&host->doomed_lock);
     record->head = host->doomed;
     host->doomed = frame;
     pgs_mutex_unlock(&host->doomed_lock);
+    pgs_frame_unlock(&host->frames, frame);
     atomic_fetch_add_explicit(&host->n_doomed, 1, memory_order_relaxed);
     pgs_wake(host);
 }
@@ -44,6 +46,7 @@ static uint32_t take_doomed(struct pgshare_host *host, uint32_t *ret_frames)
 void pgs_frame_retire(struct pgshare_host *host, uint32_t frame)
 {
     pgs_frame_lock(&host->frames, frame);
+    pgs_frame_at(&host->frames, frame)->head = PGS_NONE;
     pgs_frame_give(&host->frames, frame);
     pgs_frame_unlock(&host->frames, frame);
     pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);

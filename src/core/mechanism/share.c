@@ -226,11 +226,12 @@ static void name_frames(struct pgs_extent *extent, struct pgshare_host *host)
         extent->id[i] = extent->ids[k];
         pgs_frame_lock(&host->frames, extent->frame[i]);
         frame->id = extent->ids[k];
-        frame->fingerprint = extent->fingerprint;
         frame->ticket = ticket + k;
         if (pgs_word_state(word) == PGS_PROTECTED)
             frame->ticket =
                 pgs_mark_at(&host->marks, pgs_word_index(word))->ticket;
+        else
+            frame->fingerprint = pgs_word_index(word);
         pgs_frame_unlock(&host->frames, extent->frame[i]);
     }
 }
@@ -384,8 +385,7 @@ static enum pgs_verdict map(struct pgs_call *call)
 
 /* ---- undo -------------------------------------------------------------- */
 
-/* Pages that we protected and did not share are writable again. One that the
- * backend cannot free stays BUSY no longer, but counts as what it is. */
+/* Pages that we protected and did not share are writable again. */
 static void note_undone(struct pgs_call *call, struct pgs_side *side,
                         uint16_t ours, uint16_t busy)
 {
@@ -395,7 +395,10 @@ static void note_undone(struct pgs_call *call, struct pgs_side *side,
         uint32_t i = extent->first + k;
 
         extent->page[i] &= (uint16_t) ~(ours | busy);
-        pgs_page_privatise(call->host, side->page + i, 0);
+        if (extent->status[k])
+            pgs_page_privatise_stuck(call->host, side->page + i);
+        else
+            pgs_page_privatise(call->host, side->page + i, 0);
     }
 }
 

@@ -55,9 +55,10 @@ struct pgs_frame {
 static_assert(sizeof(struct pgs_frame) == 48, "with its share of free records "
                                               "a frame costs 64 bytes at most");
 
-/* Invariant: linked ⇒ page's word is SHARED with this node's index. */
+/* Invariant: linked ⇒ page's word is SHARED with this node's index. `frame`
+ * alone may be read without the stripe's lock, to know which that is. */
 struct pgs_node {
-    uint32_t frame;
+    uint32_t frame; /* free: PGS_NONE */
     uint32_t prev; /* PGS_NONE: it is the head */
     uint32_t next; /* free: next free node */
     uint32_t page; /* ordinal */
@@ -123,6 +124,13 @@ static inline struct pgs_stripe *pgs_stripe_of(struct pgs_frames *frames,
     return &frames->stripe[(frame >> PGS_STRIPE_SHIFT) % PGS_STRIPES];
 }
 
+static inline uint32_t pgs_node_frame(const struct pgs_frames *frames,
+                                      uint32_t node)
+{
+    return __atomic_load_n(&pgs_node_at(frames, node)->frame,
+                           __ATOMIC_RELAXED);
+}
+
 static inline void pgs_frame_lock(struct pgs_frames *frames, uint32_t frame)
 {
     pgs_mutex_lock(&pgs_stripe_of(frames, frame)->lock);
@@ -164,5 +172,16 @@ uint32_t pgs_rmap_unlink(struct pgs_frames *frames, uint32_t node);
  * where it is DOOMED already: of several callers one gets true.
  */
 bool pgs_frame_doom(struct pgs_frame *frame);
+
+/*
+ * The frame of a linked node, with its stripe locked. A node stays with its
+ * frame for as long as it is linked, but for pgs_rmap_move().
+ */
+uint32_t pgs_node_lock(struct pgs_frames *frames, uint32_t node);
+
+/* Moves all nodes of one frame to another, for a backend that has moved the
+ * mappings; answers how many. Neither stripe is locked; the words keep their
+ * nodes. */
+uint32_t pgs_rmap_move(struct pgs_frames *frames, uint32_t from, uint32_t to);
 
 #endif

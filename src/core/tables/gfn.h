@@ -10,8 +10,7 @@
  *      bits  0-1   state
  *      bit   2     BUSY: an operation owns the word (see below)
  *      bit   3     WANTED: somebody waits for BUSY to end soon
- *      bits  4-14  attributes, as declared
- *      bit  15     zero
+ *      bits  4-15  attributes, as declared
  *      bits 16-47  index, by state:
  *                  PRIVATE    32 bits of the page's fingerprint, or 0: unknown;
  *                             with VOLATILE: its slot in the FIFO
@@ -67,7 +66,8 @@ enum pgs_state {
 #define PGS_ATTR_BONUS (UINT64_C(1) << 12)
 #define PGS_ATTR_HELD_WRITE (UINT64_C(1) << 13) /* some holds may write */
 #define PGS_ATTR_BROKEN (UINT64_C(1) << 14) /* a break was told during BUSY */
-#define PGS_ATTR_ALL UINT64_C(0x7ff0)
+#define PGS_ATTR_STUCK (UINT64_C(1) << 15) /* the backend may still protect it */
+#define PGS_ATTR_ALL UINT64_C(0xfff0)
 #define PGS_PAYLOAD_SHIFT 16
 #define PGS_NODE_ZERO UINT32_MAX
 
@@ -132,20 +132,24 @@ static inline _Atomic uint64_t *pgs_word_at(const struct pgs_chunks *chunks,
 }
 
 /* One attempt to take BUSY. The word as it was (without BUSY) in *ret_word, or
- * false where it is BUSY; then WANTED is set if `want`. */
+ * false where it is BUSY; then WANTED is set if `want`: while it was BUSY, so
+ * that its holder finds it there at the end. */
 static inline bool pgs_word_trylock(_Atomic uint64_t *word, bool want,
                                     uint64_t *ret_word)
 {
-    uint64_t seen = atomic_fetch_or_explicit(word, PGS_BUSY,
-                                             memory_order_acquire);
+    uint64_t seen;
 
-    if (seen & PGS_BUSY) {
+    do {
+        seen = atomic_fetch_or_explicit(word, PGS_BUSY, memory_order_acquire);
+        if (!(seen & PGS_BUSY)) {
+            *ret_word = seen;
+            return true;
+        }
         if (want && !(seen & PGS_WANTED))
-            atomic_fetch_or_explicit(word, PGS_WANTED, memory_order_relaxed);
-        return false;
-    }
-    *ret_word = seen;
-    return true;
+            seen = atomic_fetch_or_explicit(word, PGS_WANTED,
+                                            memory_order_relaxed);
+    } while (!(seen & PGS_BUSY));
+    return false;
 }
 
 /* Ends BUSY, nothing changed. Answers whether somebody may be waiting. */

@@ -16,7 +16,8 @@ enum pgs_hint_kind {
     PGS_HINT_BLOCK = 1,
     PGS_HINT_FILE,
     PGS_HINT_SAME,
-    PGS_HINT_LINEAGE
+    PGS_HINT_LINEAGE,
+    PGS_HINT_FREE /* the pages were declared free */
 };
 
 /* As given; handles are looked up when the hint is taken. */

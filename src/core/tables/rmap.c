@@ -76,7 +76,7 @@ static int stock_fresh(struct pgs_frames *frames, struct pgs_stripe *stripe,
                 return error;
         }
         node = pgs_node_at(frames, frames->next_node);
-        node->frame = PGS_NONE;
+        __atomic_store_n(&node->frame, PGS_NONE, __ATOMIC_RELAXED);
         node->next = stripe->free_nodes;
         stripe->free_nodes = frames->next_node++;
         stripe->n_free_nodes++;
@@ -131,7 +131,7 @@ static void push_node(struct pgs_frames *frames, struct pgs_stripe *stripe,
 {
     struct pgs_node *node = pgs_node_at(frames, index);
 
-    node->frame = PGS_NONE;
+    __atomic_store_n(&node->frame, PGS_NONE, __ATOMIC_RELAXED);
     node->next = stripe->free_nodes;
     stripe->free_nodes = index;
     if (++stripe->n_free_nodes < PGS_NODE_BATCH)
@@ -150,7 +150,7 @@ uint32_t pgs_rmap_link(struct pgs_frames *frames, uint32_t frame,
 
     assert(record->flags & PGS_FRAME_LIVE);
     assert(!(record->flags & (PGS_FRAME_TAKING | PGS_FRAME_DOOMED)));
-    node->frame = frame;
+    __atomic_store_n(&node->frame, frame, __ATOMIC_RELAXED);
     node->page = page;
     node->prev = PGS_NONE;
     node->next = record->head;
@@ -187,4 +187,55 @@ uint32_t pgs_rmap_unlink(struct pgs_frames *frames, uint32_t node)
     assert((record->mappings == 0) == (record->head == PGS_NONE));
     push_node(frames, pgs_stripe_of(frames, frame), node);
     return record->mappings;
+}
+
+uint32_t pgs_node_lock(struct pgs_frames *frames, uint32_t node)
+{
+    for (;;) {
+        uint32_t frame = pgs_node_frame(frames, node);
+
+        pgs_frame_lock(frames, frame);
+        if (pgs_node_frame(frames, node) == frame)
+            return frame;
+        pgs_frame_unlock(frames, frame);
+    }
+}
+
+/* Both stripes, in ascending order. */
+static void lock_both(struct pgs_stripe *a, struct pgs_stripe *b)
+{
+    if (a != b)
+        pgs_mutex_lock(a < b ? &a->lock : &b->lock);
+    pgs_mutex_lock(a < b ? &b->lock : &a->lock);
+}
+
+uint32_t pgs_rmap_move(struct pgs_frames *frames, uint32_t from, uint32_t to)
+{
+    struct pgs_stripe *a = pgs_stripe_of(frames, from);
+    struct pgs_stripe *b = pgs_stripe_of(frames, to);
+    struct pgs_frame *source = pgs_frame_at(frames, from);
+    struct pgs_frame *target = pgs_frame_at(frames, to);
+    uint32_t moved, last = PGS_NONE;
+
+    lock_both(a, b);
+    for (uint32_t n = source->head; n != PGS_NONE;
+         n = pgs_node_at(frames, n)->next) {
+        __atomic_store_n(&pgs_node_at(frames, n)->frame, to,
+                         __ATOMIC_RELAXED);
+        last = n;
+    }
+    moved = source->mappings;
+    if (last != PGS_NONE) {
+        pgs_node_at(frames, last)->next = target->head;
+        if (target->head != PGS_NONE)
+            pgs_node_at(frames, target->head)->prev = last;
+        target->head = source->head;
+        target->mappings += moved;
+        source->head = PGS_NONE;
+        source->mappings = 0;
+    }
+    if (a != b)
+        pgs_mutex_unlock(&a->lock);
+    pgs_mutex_unlock(&b->lock);
+    return moved;
 }

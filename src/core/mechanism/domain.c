@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The life of a domain.
+ *
+ * A removed domain is unlisted first: its slot is empty, so nobody new finds
+ * it. Then those who are inside the library must have left (a grace period of
+ * base/shard.h), and the calls that concern it must have ended; operations on
+ * its own pages are answered GONE for the backend, so only an operation on
+ * another domain's page that names this one as its source can make us wait. A
+ * stuck one cannot hold up the caller for ever: the domain stays on the list
+ * of the dying, and the runner buries it when the answer has come.
+ *
+ * Giving up what it has is linear in its words and takes no memory: mappings
+ * are unlinked, marks, holds and volatile pages forgotten. The backend drops
+ * its own view at once by domain_remove().
+ */
+#include "mechanism/domain.h"
+
+#include "mechanism/fault.h"
+#include "mechanism/hold.h"
+#include "mechanism/ledger.h"
+#include "mechanism/page.h"
+#include "mechanism/ring.h"
+
+#include <string.h>
+
+#define NAP_NS UINT64_C(1000000)
+
+/* ---- groups ------------------------------------------------------------ */
+
+static uint32_t find_group(struct pgshare_host *host, const char *name)
+{
+    for (uint32_t i = 1; i < host->n_groups; i++) {
+        struct pgs_group *group = &host->groups[i];
+
+        if (name ? !strcmp(group->name, name)
+                 : !group->name[0] && !group->domains)
+            return i;
+    }
+    return 0;
+}
+
+static int grow_groups(struct pgshare_host *host)
+{
+    uint32_t max = host->max_groups ? 2 * host->max_groups : 16;
+    struct pgs_group *groups;
+
+    if (host->n_groups < host->max_groups)
+        return 0;
+    if (host->max_groups > PGS_GROUPS_MAX / 2)
+        return PGSHARE_ERR_FULL;
+    groups = PGS_NEW_N(&host->heap, struct pgs_group, max);
+    if (!groups)
+        return PGSHARE_ERR_NOMEM;
+    if (host->n_groups)
+        memcpy(groups, host->groups, host->n_groups * sizeof(*groups));
+    else
+        host->n_groups = 1;
+    PGS_FREE_N(&host->heap, host->groups, host->max_groups);
+    host->groups = groups;
+    host->max_groups = max;
+    return 0;
+}
+
+int pgs_group_open(struct pgshare_host *host, const char *name,
+                   uint32_t *ret_group)
+{
+    uint32_t index = find_group(host, name);
+    struct pgs_group *group;
+    uint64_t seed;
+    int r;
+
+    if (!index) {
+        r = grow_groups(host);
+        if (r)
+            return r;
+        index = host->n_groups++;
+    } else if (name) {
+        *ret_group = index;
+        return 0;
+    }
+    /* an own group that is used again gets another secret */
+    group = &host->groups[index];
+    if (host->platform.random(host->platform.ctx, &seed, sizeof(seed)))
+        seed = pgs_mix(pgs_now(&host->platform) ^ index);
+    group->seed = seed;
+    group->zero = pgs_fingerprint_zero(seed);
+    if (name)
+        memcpy(group->name, name, strlen(name) + 1);
+    *ret_group = index;
+    return 0;
+}
+
+/* ---- making ------------------------------------------------------------ */
+
+static void free_domain(struct pgs_domain *domain)
+{
+    struct pgs_heap *heap = &domain->host->heap;
+
+    if (!domain->dir)
+        goto no_dir;
+    for (uint32_t i = 0; i < domain->dir_len; i++) {
+        uint32_t chunk =
+            atomic_load_explicit(&domain->dir[i], memory_order_relaxed);
+
+        if (chunk)
+            pgs_chunks_remove(&domain->host->chunks, chunk - 1);
+    }
+    pgs_fifo_fini(&domain->fifo);
+    pgs_mutex_fini(&domain->lock);
+    PGS_FREE_N(heap, domain->dir, domain->dir_len);
+no_dir:
+    PGS_FREE(heap, domain);
+}
+
+static struct pgs_domain *new_domain(struct pgshare_host *host,
+                                     const struct pgshare_domain_options *o)
+{
+    struct pgs_domain *domain = PGS_NEW(&host->heap, struct pgs_domain);
+
+    if (!domain)
+        return NULL;
+    domain->host = host;
+    domain->domid = o->domid;
+    domain->generation = o->generation;
+    domain->gfns = o->gfns;
+    domain->caps = host->info.caps;
+    domain->dir_len =
+        (uint32_t)((o->gfns + PGS_CHUNK_GFNS - 1) >> PGS_CHUNK_SHIFT);
+    atomic_init(&domain->undo_lo, UINT64_MAX);
+    if (pgs_mutex_init(&domain->lock, PGS_RANK_DOMAIN))
+        goto no_lock;
+    pgs_fifo_init(&domain->fifo, &host->heap);
+    domain->dir = PGS_NEW_N(&host->heap, _Atomic uint32_t, domain->dir_len);
+    if (domain->dir)
+        return domain;
+    pgs_fifo_fini(&domain->fifo);
+    pgs_mutex_fini(&domain->lock);
+no_lock:
+    PGS_FREE(&host->heap, domain);
+    return NULL;
+}
+
+static bool is_known(struct pgshare_host *host,
+                     const struct pgshare_domain_options *o)
+{
+    for (uint32_t i = 1; i < host->slots_used; i++) {
+        struct pgs_domain *domain =
+            atomic_load_explicit(&host->slots[i], memory_order_relaxed);
+
+        if (domain && domain->domid == o->domid &&
+            domain->generation == o->generation)
+            return true;
+    }
+    return false;
+}
+
+/* A slot that nobody uses; the dying keep theirs until they are buried. */
+static uint32_t find_slot(struct pgshare_host *host)
+{
+    for (uint32_t i = 1; i < PGS_SLOTS; i++)
+        if (i >= host->slots_used || !host->taken[i])
+            return i;
+    return 0;
+}
+
+/* domains_lock held: gives the domain its group, slot and handle. */
+static int list_domain(struct pgs_domain *domain,
+                       const struct pgshare_domain_options *o)
+{
+    struct pgshare_host *host = domain->host;
+    int r;
+
+    if (is_known(host, o))
+        return PGSHARE_ERR_EXISTS;
+    if (o->group && (o->group >= host->n_groups ||
+                     !host->groups[o->group].name[0]))
+        return PGSHARE_ERR_GROUP;
+    domain->slot = find_slot(host);
+    if (!domain->slot)
+        return PGSHARE_ERR_FULL;
+    domain->group = (uint32_t)o->group;
+    if (!domain->group) {
+        r = pgs_group_open(host, NULL, &domain->group);
+        if (r)
+            return r;
+    }
+    host->groups[domain->group].domains++;
+    host->taken[domain->slot] = 1;
+    if (domain->slot >= host->slots_used)
+        host->slots_used = domain->slot + 1;
+    domain->handle = ++host->serial * PGS_SLOTS + domain->slot;
+    host->n_domains++;
+    return 0;
+}
+
+static void delist_domain(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+
+    pgs_mutex_lock(&host->domains_lock);
+    host->groups[domain->group].domains--;
+    host->taken[domain->slot] = 0;
+    host->n_domains--;
+    pgs_mutex_unlock(&host->domains_lock);
+}
+
+int pgs_domain_new(struct pgshare_host *host,
+                   const struct pgshare_domain_options *options,
+                   struct pgs_domain **ret_domain)
+{
+    struct pgshare_domain_attach attach = { .size = sizeof(attach) };
+    struct pgs_domain *domain = new_domain(host, options);
+    int r;
+
+    if (!domain)
+        return PGSHARE_ERR_NOMEM;
+    pgs_mutex_lock(&host->domains_lock);
+    r = list_domain(domain, options);
+    pgs_mutex_unlock(&host->domains_lock);
+    if (r) {
+        free_domain(domain);
+        return r;
+    }
+    pgs_lock_assert_none();
+    r = host->backend->ops->domain_add(host->backend, domain->handle, options,
+                                       &attach);
+    if (r) {
+        delist_domain(domain);
+        free_domain(domain);
+        return r < 0 ? r : PGSHARE_ERR_BACKEND;
+    }
+    domain->cookie = attach.cookie;
+    domain->caps |= attach.caps;
+    atomic_store_explicit(&host->slots[domain->slot], domain,
+                          memory_order_release);
+    *ret_domain = domain;
+    return 0;
+}
+
+int pgs_domain_words(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
+{
+    struct pgshare_host *host = domain->host;
+    uint64_t last = (gfn + count - 1) >> PGS_CHUNK_SHIFT;
+    int r = 0;
+
+    assert(pgs_range_ok(domain, gfn, count));
+    pgs_mutex_lock(&host->domains_lock);
+    for (uint64_t i = gfn >> PGS_CHUNK_SHIFT; !r && i <= last; i++) {
+        uint32_t chunk;
+
+        if (atomic_load_explicit(&domain->dir[i], memory_order_relaxed))
+            continue;
+        r = pgs_chunks_add(&host->chunks, domain, i << PGS_CHUNK_SHIFT,
+                           &chunk);
+        if (!r)
+            atomic_store_explicit(&domain->dir[i], chunk + 1,
+                                  memory_order_release);
+    }
+    pgs_mutex_unlock(&host->domains_lock);
+    return r;
+}
+
+/* ---- giving up --------------------------------------------------------- */
+
+void pgs_page_drop(struct pgshare_host *host, uint32_t page, uint64_t word)
+{
+    const uint64_t all = PGS_ATTR_ALL & ~(PGS_ATTR_NEVER | PGS_ATTR_READONLY);
+
+    if (pgs_word_state(word) == PGS_SHARED)
+        pgs_page_unmap(host, pgs_word_index(word));
+    else if (pgs_word_state(word) == PGS_PROTECTED)
+        pgs_page_unmark(host, pgs_word_index(word));
+    if (pgs_word_state(word) != PGS_HOLE)
+        pgs_count(&host->shards, PGS_LEVEL_TRACKED, (uint64_t)-1);
+    pgs_page_commit(host, page, PGS_HOLE, all, 0);
+}
+
+static bool clear_chunk(struct pgshare_host *host, uint32_t chunk)
+{
+    uint32_t first = chunk << PGS_CHUNK_SHIFT;
+    bool clear = true;
+
+    for (uint32_t page = first; page - first < PGS_CHUNK_GFNS; page++) {
+        _Atomic uint64_t *at = pgs_word_at(&host->chunks, page);
+        uint64_t word = atomic_load_explicit(at, memory_order_relaxed);
+
+        if (pgs_word_state(word) == PGS_HOLE && !(word & PGS_BUSY) &&
+            !(word & PGS_ATTR_HELD))
+            continue;
+        if (!pgs_word_trylock(at, true, &word)) {
+            clear = false;
+            continue;
+        }
+        if (word & PGS_ATTR_HELD)
+            pgs_hold_forget(host, page);
+        pgs_page_drop(host, page, word);
+    }
+    return clear;
+}
+
+bool pgs_domain_clear(struct pgs_domain *domain)
+{
+    bool clear = true;
+
+    pgs_ledger_forget(domain);
+    for (uint32_t i = 0; i < domain->dir_len; i++) {
+        uint32_t chunk =
+            atomic_load_explicit(&domain->dir[i], memory_order_acquire);
+
+        if (chunk && !clear_chunk(domain->host, chunk - 1))
+            clear = false;
+    }
+    return clear;
+}
+
+void pgs_domain_gone(void *ctx, uint64_t dom)
+{
+    struct pgshare_host *host = ctx;
+    uint32_t ticket = pgs_shards_enter(&host->shards);
+    struct pgs_domain *domain = pgs_domain_of(host, dom);
+
+    if (domain) {
+        atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_GONE,
+                                 memory_order_release);
+        pgs_wake(host);
+    }
+    pgs_shards_leave(&host->shards, ticket);
+}
+
+bool pgs_domain_unlist(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+    bool ours;
+
+    pgs_mutex_lock(&host->domains_lock);
+    ours = atomic_load_explicit(&host->slots[domain->slot],
+                                memory_order_relaxed) == domain;
+    if (ours) {
+        atomic_store_explicit(&host->slots[domain->slot], NULL,
+                              memory_order_seq_cst); /* see base/shard.c */
+        atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_DYING,
+                                 memory_order_release);
+        domain->next_dying = host->dying;
+        host->dying = domain;
+    }
+    pgs_mutex_unlock(&host->domains_lock);
+    return ours;
+}
+
+static void unlink_dying(struct pgs_domain *domain)
+{
+    struct pgs_domain **link = &domain->host->dying;
+
+    pgs_mutex_lock(&domain->host->domains_lock);
+    while (*link != domain)
+        link = &(*link)->next_dying;
+    *link = domain->next_dying;
+    pgs_mutex_unlock(&domain->host->domains_lock);
+}
+
+static void push_on(void *ctx)
+{
+    struct pgs_domain *domain = ctx;
+    struct pgshare_host *host = domain->host;
+
+    pgs_calls_cancel(host, domain);
+    pgs_calls_run(host, domain);
+    pgs_host_poll_backend(host);
+}
+
+static bool wait_for_calls(struct pgs_domain *domain, uint64_t timeout)
+{
+    struct pgshare_host *host = domain->host;
+    uint64_t start = pgs_now(&host->platform);
+
+    while (pgs_calls_cancel(host, domain)) {
+        uint32_t seen;
+
+        push_on(domain);
+        pgs_calls_expire(host, pgs_now(&host->platform));
+        if (!pgs_calls_cancel(host, domain))
+            break;
+        if (pgs_now(&host->platform) - start >= timeout)
+            return false;
+        seen = pgs_channel_prepare(&host->channel);
+        pgs_channel_wait(&host->channel, seen, NAP_NS);
+    }
+    return true;
+}
+
+/* Nobody and nothing concerns it any more. */
+static void inter(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+
+    pgs_domain_clear(domain);
+    pgs_lock_assert_none();
+    host->backend->ops->domain_remove(host->backend, domain->cookie);
+    unlink_dying(domain);
+    delist_domain(domain);
+    pgs_mutex_lock(&host->domains_lock);
+    free_domain(domain);
+    pgs_mutex_unlock(&host->domains_lock);
+}
+
+bool pgs_domain_bury(struct pgs_domain *domain, uint64_t timeout,
+                     uint32_t *own)
+{
+    struct pgshare_host *host = domain->host;
+
+    pgs_shards_drain(&host->shards, own, push_on, domain);
+    if (!wait_for_calls(domain, timeout))
+        return false;
+    inter(domain);
+    return true;
+}
+
+void pgs_domain_abandon(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+
+    for (uint32_t i = 0; i < host->calls.size; i++)
+        pgs_call_abandon(&host->calls.pool[i], PGSHARE_ERR_GONE);
+    pgs_calls_run(host, NULL);
+    inter(domain);
+}
+
+/* ---- undo -------------------------------------------------------------- */
+
+/* Makes one page private that was declared a secret. True: it is not yet. */
+static bool undo_page(struct pgs_domain *domain, uint64_t gfn, uint64_t word,
+                      uint32_t *budget)
+{
+    struct pgs_call *call;
+
+    if (!(word & PGS_ATTR_NEVER))
+        return false;
+    if (word & PGS_BUSY)
+        return true;
+    if (pgs_word_state(word) < PGS_PROTECTED)
+        return false;
+    if (!*budget)
+        return true;
+    call = pgs_fault_take(domain, pgs_page_of(domain, gfn), 0,
+                          PGS_FAULT_UNDO | PGS_FAULT_FORCE);
+    if (call) {
+        call->gfn = gfn;
+        pgs_call_launch(call);
+        --*budget;
+    }
+    return true;
+}
+
+bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget)
+{
+    uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
+    uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
+    bool left = false;
+
+    if (lo >= hi)
+        return false;
+    /* whoever declares more from now on widens an empty range */
+    atomic_store_explicit(&domain->undo_lo, UINT64_MAX, memory_order_release);
+    atomic_store_explicit(&domain->undo_hi, 0, memory_order_release);
+    for (uint64_t gfn = lo; gfn < hi; gfn++)
+        left |= undo_page(domain, gfn, pgs_word_peek(domain, gfn), &budget);
+    if (left) {
+        pgs_undo_widen(domain, lo, hi);
+        return true;
+    }
+    pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,
+               domain->handle, lo, hi - lo);
+    return false;
+}
+
+static void widen(_Atomic uint64_t *bound, uint64_t to, bool down)
+{
+    uint64_t seen = atomic_load_explicit(bound, memory_order_relaxed);
+
+    while ((down ? to < seen : to > seen) &&
+           !atomic_compare_exchange_weak_explicit(
+               bound, &seen, to, memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+void pgs_undo_widen(struct pgs_domain *domain, uint64_t lo, uint64_t hi)
+{
+    widen(&domain->undo_lo, lo, true);
+    widen(&domain->undo_hi, hi, false);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Joining frames: the client of a share had become a frame itself, with
+ * mappings of its own; all of them are to end up at the source's frame.
+ *
+ * The page that was asked for has been moved like any other client. The rest
+ * are found by the old frame's reverse map and moved one by one: take the
+ * word, link, map, commit, which unlinks the old node. A page that somebody
+ * holds, or that must not be shared, is passed over and stays on the old
+ * frame, which is legal: it lives on with fewer mappings.
+ *
+ * A backend that moves all mappings of a frame at once
+ * (PGSHARE_CAP_MAP_MOVES_FRAME) has done so with the first; there the nodes
+ * follow, without further operations and without the words, which go on naming
+ * their nodes.
+ */
+#include "mechanism/share.h"
+
+#include "mechanism/page.h"
+
+static enum pgs_verdict step_page(struct pgs_call *call);
+
+/* The (skip + 1)-th page that maps the frame; false: there is none. */
+static bool nth_page(struct pgshare_host *host, uint32_t frame, uint32_t skip,
+                     uint32_t *ret_page)
+{
+    struct pgs_frames *frames = &host->frames;
+    uint32_t node;
+
+    pgs_frame_lock(frames, frame);
+    node = pgs_frame_at(frames, frame)->head;
+    if (!(pgs_frame_at(frames, frame)->flags & PGS_FRAME_LIVE) ||
+        pgs_frame_at(frames, frame)->flags & PGS_FRAME_DOOMED)
+        node = PGS_NONE;
+    while (node != PGS_NONE && skip--)
+        node = pgs_node_at(frames, node)->next;
+    if (node != PGS_NONE)
+        *ret_page = pgs_node_at(frames, node)->page;
+    pgs_frame_unlock(frames, frame);
+    return node != PGS_NONE;
+}
+
+/* Takes the word of a page that still maps `frame` and may be moved. */
+static bool take(struct pgshare_host *host, uint32_t page, uint32_t frame)
+{
+    uint64_t word;
+
+    if (!pgs_word_trylock(pgs_word_at(&host->chunks, page), false, &word))
+        return false;
+    if (pgs_word_state(word) == PGS_SHARED &&
+        pgs_word_index(word) != PGS_NODE_ZERO &&
+        pgs_node_frame(&host->frames, pgs_word_index(word)) == frame &&
+        !(word & PGS_UNSHAREABLE))
+        return true;
+    pgs_page_unlock(host, page);
+    return false;
+}
+
+/* Links the page to the new frame as well. PGS_NONE: it cannot be. */
+static uint32_t link_to(struct pgshare_host *host, uint32_t frame,
+                        uint32_t page)
+{
+    struct pgs_frames *frames = &host->frames;
+    struct pgs_frame *record;
+    uint32_t node = PGS_NONE;
+
+    if (frame == PGS_NONE)
+        return PGS_NODE_ZERO;
+    record = pgs_frame_at(frames, frame);
+    pgs_frame_lock(frames, frame);
+    if (!(record->flags & (PGS_FRAME_TAKING | PGS_FRAME_DOOMED)) &&
+        record->flags & PGS_FRAME_LIVE &&
+        !pgs_nodes_stock(frames, pgs_stripe_of(frames, frame), 1))
+        node = pgs_rmap_link(frames, frame, page);
+    pgs_frame_unlock(frames, frame);
+    return node;
+}
+
+static void move_word(struct pgs_call *call, uint32_t page, uint32_t node)
+{
+    struct pgshare_host *host = call->host;
+    uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                         memory_order_relaxed);
+
+    pgs_page_unmap(host, pgs_word_index(word));
+    pgs_count(&host->shards,
+              node == PGS_NODE_ZERO ? PGS_LEVEL_ZERO_MAPPINGS
+                                    : PGS_LEVEL_MAPPINGS, 1);
+    call->extent->joined++;
+    if (pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0), 0, 0))
+        return;
+    pgs_page_unmap(host, node);
+    pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
+}
+
+/* A node that was linked for nothing. */
+static void unlink_node(struct pgshare_host *host, uint32_t frame,
+                        uint32_t node)
+{
+    bool doomed;
+
+    if (node == PGS_NODE_ZERO)
+        return;
+    pgs_frame_lock(&host->frames, frame);
+    pgs_rmap_unlink(&host->frames, node);
+    doomed = pgs_frame_doom(pgs_frame_at(&host->frames, frame));
+    pgs_frame_unlock(&host->frames, frame);
+    if (doomed)
+        pgs_frame_defer(host, frame);
+}
+
+static enum pgs_verdict moved(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+    uint32_t i = extent->first;
+
+    atomic_store_explicit(&call->victim, NULL, memory_order_release);
+    if (call->status[0]) {
+        unlink_node(call->host, extent->frame[i], extent->client_node[i]);
+        pgs_page_unlock(call->host, call->victim_page);
+        call->tries++;
+    } else {
+        move_word(call, call->victim_page, extent->client_node[i]);
+    }
+    call->step = step_page;
+    return PGS_NEXT;
+}
+
+static enum pgs_verdict move(struct pgs_call *call, uint32_t page)
+{
+    struct pgs_extent *extent = call->extent;
+    struct pgshare_host *host = call->host;
+    uint32_t i = extent->first;
+    struct pgs_domain *domain = pgs_page_domain(host, page);
+    uint32_t node = link_to(host, extent->frame[i], page);
+    struct pgshare_op op = {
+        .kind = host->info.caps & PGSHARE_CAP_MERGE ? PGSHARE_OP_MERGE
+                                                    : PGSHARE_OP_MAP,
+        .domain = domain->cookie,
+        .gfn = pgs_page_gfn(host, page),
+        .count = 1,
+        .ids = &extent->id[i],
+    };
+
+    if (node == PGS_NONE) {
+        pgs_page_unlock(host, page);
+        call->tries++;
+        return PGS_NEXT;
+    }
+    extent->client_node[i] = node;
+    call->victim_page = page;
+    atomic_store_explicit(&call->victim, domain, memory_order_release);
+    return pgs_call_submit(call, &op, moved);
+}
+
+/* The next page of the current old frame. `tries` counts those passed over. */
+static enum pgs_verdict step_page(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+    uint32_t frame = extent->old_frame[extent->first];
+    uint32_t page;
+
+    if (!nth_page(call->host, frame, call->tries, &page)) {
+        call->tries = 0;
+        return pgs_join(call, call->resume);
+    }
+    call->step = step_page;
+    if (take(call->host, page, frame))
+        return move(call, page);
+    call->tries++;
+    return PGS_NEXT;
+}
+
+/* The old frame's nodes go to the new one; it is left to be released. */
+static void follow(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+    struct pgs_frames *frames = &call->host->frames;
+    uint32_t from = extent->old_frame[extent->first];
+    bool doomed;
+
+    extent->joined +=
+        pgs_rmap_move(frames, from, extent->frame[extent->first]);
+    pgs_frame_lock(frames, from);
+    doomed = pgs_frame_at(frames, from)->flags & PGS_FRAME_LIVE &&
+             pgs_frame_doom(pgs_frame_at(frames, from));
+    pgs_frame_unlock(frames, from);
+    if (doomed)
+        pgs_frame_defer(call->host, from);
+}
+
+enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)
+{
+    const uint16_t mask = PGS_PAGE_JOIN | PGS_PAGE_DONE;
+    struct pgs_extent *extent = call->extent;
+
+    call->resume = next;
+    while (pgs_extent_run(extent, 1, mask, mask)) {
+        if (extent->old_frame[extent->first] == PGS_NONE)
+            continue; /* it was the zero frame, which stays */
+        if (call->host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME) {
+            if (extent->frame[extent->first] != PGS_NONE)
+                follow(call);
+            continue;
+        }
+        call->tries = 0;
+        call->step = step_page;
+        return PGS_NEXT;
+    }
+    call->step = next;
+    return PGS_NEXT;
+}

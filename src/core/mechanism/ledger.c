@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The repayment ledger.
+ *
+ * Sharing frees frames into the reserve, and every frame that it freed can be
+ * demanded back by write faults. A claim takes frames out of the reserve for
+ * good, so each of them must be replaced by something that can pay: a volatile
+ * page in the FIFO of the claimant, or of its service. The invariant
+ *
+ *      reserve + claimed + unsecured ≥ saved        (where anything is claimed)
+ *
+ * counts of the FIFOs only what their owners must leave in them: claimed is
+ * the sum of what each FIFO secures, and a FIFO is never withdrawn below that.
+ * A mapping that is made adds 1 to both sides, one that is broken takes 1 from
+ * both; a claim, and a payment from a FIFO, move 1 between two terms of the
+ * left side. So whoever may claim once may not later be found wanting, and the
+ * weaker invariant of the audit follows, in which FIFOs count whole.
+ *
+ * The books of one domain change under its lock, but a claim concerns two
+ * domains where one serves the other: `claimed` here and `secures` there. Two
+ * locks of a kind are never held at once; instead the pair changes under
+ * domains_lock, one after the other, so that whoever has that lock sees them
+ * agree.
+ *
+ * A domain that goes takes its FIFO with it, and nothing can be refused then.
+ * Claims that lose their cover so are written off: they count as agreed upon
+ * until the reserve has made up for them, and no new claim is granted before.
+ */
+#include "mechanism/ledger.h"
+
+#include "mechanism/lookup.h"
+
+#include <pgshare/ledger.h>
+
+/* ---- sums -------------------------------------------------------------- */
+
+static int64_t level(struct pgshare_host *host, unsigned counter)
+{
+    return (int64_t)pgs_shards_sum(&host->shards, counter);
+}
+
+int64_t pgs_ledger_saved(struct pgshare_host *host)
+{
+    return level(host, PGS_LEVEL_MAPPINGS) +
+           level(host, PGS_LEVEL_ZERO_MAPPINGS) -
+           level(host, PGS_LEVEL_FRAMES);
+}
+
+static int64_t unsecured(struct pgshare_host *host)
+{
+    return atomic_load_explicit(&host->unsecured, memory_order_relaxed);
+}
+
+int64_t pgs_ledger_surplus(struct pgshare_host *host)
+{
+    return level(host, PGS_LEVEL_RESERVE) + level(host, PGS_LEVEL_FIFO) +
+           unsecured(host) - pgs_ledger_saved(host);
+}
+
+uint64_t pgs_ledger_need(struct pgshare_host *host)
+{
+    int64_t claimed = level(host, PGS_LEVEL_CLAIMED);
+    int64_t need = pgs_ledger_saved(host) - unsecured(host) - claimed;
+
+    return claimed > 0 && need > 0 ? (uint64_t)need : 0;
+}
+
+uint64_t pgs_ledger_share(uint64_t n)
+{
+    return n ? PGSHARE_ENTITLEMENT_ONE * (n - 1) / n : 0;
+}
+
+struct adder {
+    struct pgs_lookup lookup;
+    uint64_t zero_sharers;
+    struct pgs_share_sums sums;
+};
+
+static int add_mapping(void *ctx, uint64_t gfn, uint32_t page, uint64_t word)
+{
+    struct adder *adder = ctx;
+    uint64_t n = adder->zero_sharers, share;
+
+    (void)gfn;
+    if (pgs_word_state(word) != PGS_SHARED) {
+        pgs_lookup_end(&adder->lookup);
+        return 0;
+    }
+    if (pgs_word_index(word) == PGS_NODE_ZERO) {
+        adder->sums.zero++;
+    } else {
+        uint32_t frame = pgs_lookup_frame(&adder->lookup,
+                                          pgs_word_index(word), page);
+
+        if (frame == PGS_NONE)
+            return 0; /* broken this instant */
+        n = pgs_frame_at(adder->lookup.frames, frame)->mappings;
+    }
+    share = pgs_ledger_share(n);
+    adder->sums.shared++;
+    adder->sums.entitlement += share;
+    adder->sums.pss += PGSHARE_ENTITLEMENT_ONE - share;
+    return 0;
+}
+
+void pgs_ledger_sums(struct pgs_domain *domain, struct pgs_share_sums *ret)
+{
+    struct pgshare_host *host = domain->host;
+    struct adder adder = { .zero_sharers = 1 };
+
+    adder.zero_sharers += (uint64_t)level(host, PGS_LEVEL_ZERO_MAPPINGS);
+    pgs_lookup_begin(&adder.lookup, host);
+    pgs_words_walk(domain, add_mapping, &adder);
+    pgs_lookup_end(&adder.lookup);
+    *ret = adder.sums;
+}
+
+/* ---- the books --------------------------------------------------------- */
+
+/* domains_lock held. Lengthens what the payer's FIFO must secure, if it is
+ * long enough. */
+static int secure(struct pgs_domain *payer, uint64_t *what, uint64_t count)
+{
+    int r = 0;
+
+    pgs_mutex_lock(&payer->lock);
+    if (payer->fifo.used < pgs_ledger_secured(payer) + count)
+        r = PGSHARE_ERR_OWED;
+    else
+        *what += count;
+    pgs_mutex_unlock(&payer->lock);
+    return r;
+}
+
+/* Can the reserve give so much and still hold what the claims need? */
+static bool reserve_has(struct pgshare_host *host, uint64_t count)
+{
+    int64_t reserve = level(host, PGS_LEVEL_RESERVE);
+
+    return reserve >= (int64_t)count &&
+           reserve + level(host, PGS_LEVEL_CLAIMED) + unsecured(host) >=
+               pgs_ledger_saved(host);
+}
+
+static int enter(struct pgs_domain *domain, uint64_t count, bool charged)
+{
+    struct pgs_domain *service = domain->service;
+    int r;
+
+    if (service)
+        r = secure(service, &service->secures, count);
+    else
+        r = secure(domain, &domain->claimed, count);
+    if (r)
+        return r;
+    pgs_mutex_lock(&domain->lock);
+    if (service)
+        domain->claimed += count;
+    if (charged)
+        domain->charged += count;
+    pgs_mutex_unlock(&domain->lock);
+    pgs_count(&domain->host->shards, PGS_LEVEL_CLAIMED, count);
+    return 0;
+}
+
+int pgs_bonus_enter(struct pgs_domain *domain, uint64_t count, bool charged)
+{
+    struct pgshare_host *host = domain->host;
+    struct pgs_share_sums sums;
+    uint64_t limit;
+    int r;
+
+    pgs_ledger_sums(domain, &sums);
+    limit = sums.entitlement / PGSHARE_ENTITLEMENT_ONE;
+    if (count > limit)
+        return PGSHARE_ERR_ENTITLEMENT;
+    pgs_mutex_lock(&host->domains_lock);
+    if (domain->claimed > limit - count)
+        r = PGSHARE_ERR_ENTITLEMENT;
+    else if (!reserve_has(host, count))
+        r = PGSHARE_ERR_NOFRAME;
+    else
+        r = enter(domain, count, charged);
+    pgs_mutex_unlock(&host->domains_lock);
+    return r;
+}
+
+void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged)
+{
+    struct pgshare_host *host = domain->host;
+    struct pgs_domain *service;
+
+    pgs_mutex_lock(&host->domains_lock);
+    pgs_mutex_lock(&domain->lock);
+    if (count < -(int64_t)domain->claimed)
+        count = -(int64_t)domain->claimed;
+    domain->claimed += (uint64_t)count;
+    if (charged)
+        domain->charged += (uint64_t)count;
+    if (domain->charged > domain->claimed)
+        domain->charged = domain->claimed;
+    service = domain->service;
+    pgs_mutex_unlock(&domain->lock);
+    if (service) {
+        pgs_mutex_lock(&service->lock);
+        service->secures += (uint64_t)count;
+        pgs_mutex_unlock(&service->lock);
+    }
+    pgs_count(&host->shards, PGS_LEVEL_CLAIMED, (uint64_t)count);
+    pgs_mutex_unlock(&host->domains_lock);
+}
+
+/* ---- service accounts, and the end ------------------------------------- */
+
+/* domains_lock held. A domain that this one serves, those in a slot after
+ * `slot` first; NULL: there are no more. */
+static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
+{
+    struct pgshare_host *host = domain->host;
+    struct pgs_domain *other;
+
+    while (++*slot < host->slots_used) {
+        other = atomic_load_explicit(&host->slots[*slot],
+                                     memory_order_acquire);
+        if (other && other->service == domain)
+            return other;
+    }
+    other = host->dying;
+    while (other && other->service != domain)
+        other = other->next_dying;
+    return other;
+}
+
+/* domains_lock held. */
+static void unsecure(struct pgs_domain *service, uint64_t count)
+{
+    if (!service)
+        return;
+    pgs_mutex_lock(&service->lock);
+    service->secures -= count;
+    pgs_mutex_unlock(&service->lock);
+}
+
+/* domains_lock held. The domain's own FIFO takes its claims over. */
+static int serve_itself(struct pgs_domain *domain)
+{
+    int r = 0;
+
+    pgs_mutex_lock(&domain->lock);
+    if (domain->fifo.used < domain->claimed + domain->secures)
+        r = PGSHARE_ERR_OWED;
+    else
+        domain->service = NULL;
+    pgs_mutex_unlock(&domain->lock);
+    return r;
+}
+
+int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service)
+{
+    struct pgshare_host *host = domain->host;
+    struct pgs_domain *before;
+    uint32_t slot = 0;
+    int r = 0;
+
+    pgs_mutex_lock(&host->domains_lock);
+    before = domain->service;
+    if (service == before)
+        goto out;
+    if (service && (service == domain || service->service ||
+                    served_by(domain, &slot))) {
+        r = PGSHARE_ERR_INVALID;
+        goto out;
+    }
+    r = service ? secure(service, &service->secures, domain->claimed)
+                : serve_itself(domain);
+    if (r)
+        goto out;
+    pgs_mutex_lock(&domain->lock);
+    domain->service = service;
+    pgs_mutex_unlock(&domain->lock);
+    unsecure(before, domain->claimed);
+out:
+    pgs_mutex_unlock(&host->domains_lock);
+    return r;
+}
+
+/* domains_lock held. Ends a domain's claims; answers how many they were. */
+static uint64_t end_claims(struct pgs_domain *domain)
+{
+    uint64_t claimed;
+
+    pgs_mutex_lock(&domain->lock);
+    claimed = domain->claimed;
+    domain->claimed = 0;
+    domain->charged = 0;
+    domain->service = NULL;
+    pgs_mutex_unlock(&domain->lock);
+    pgs_count(&domain->host->shards, PGS_LEVEL_CLAIMED, 0 - claimed);
+    return claimed;
+}
+
+/* The words keep the numbers of their slots, as fingerprints that mean
+ * nothing: to change them would need their BUSY. */
+static void empty_fifo(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+    uint64_t stamp;
+    uint32_t page;
+
+    pgs_mutex_lock(&domain->lock);
+    while (pgs_fifo_oldest(&domain->fifo, &page, &stamp)) {
+        pgs_fifo_remove(&domain->fifo, domain->fifo.oldest);
+        atomic_fetch_and_explicit(pgs_word_at(&host->chunks, page),
+                                  ~PGS_ATTR_VOLATILE, memory_order_release);
+        pgs_count(&host->shards, PGS_LEVEL_FIFO, (uint64_t)-1);
+    }
+    pgs_fifo_fini(&domain->fifo);
+    pgs_mutex_unlock(&domain->lock);
+}
+
+void pgs_ledger_forget(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+    struct pgs_domain *service, *served;
+    uint64_t lost, own;
+    uint32_t slot = 0;
+
+    pgs_mutex_lock(&host->domains_lock);
+    service = domain->service;
+    own = end_claims(domain);
+    unsecure(service, own);
+    lost = service ? 0 : own;
+    while ((served = served_by(domain, &slot)) != NULL)
+        lost += end_claims(served);
+    pgs_mutex_lock(&domain->lock);
+    domain->secures = 0;
+    pgs_mutex_unlock(&domain->lock);
+    atomic_fetch_add_explicit(&host->written_off, (int64_t)lost,
+                              memory_order_relaxed);
+    pgs_mutex_unlock(&host->domains_lock);
+    empty_fifo(domain);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The reserve is memory that the backend holds for the host: what sharing
+ * frees goes there by itself, faults take from it. Here it is exchanged with
+ * the machine: filled at the start and before a fork, and trimmed, by the
+ * runner, to what the embedder wants kept.
+ *
+ * After an answer was lost the count may be wrong. When no operation is under
+ * way, the runner asks the backend and puts it right.
+ */
+#include "mechanism/reserve.h"
+
+#include "mechanism/ledger.h"
+
+static enum pgs_verdict exchanged(struct pgs_call *call)
+{
+    call->result = call->status[0];
+    return PGS_DONE;
+}
+
+static enum pgs_verdict exchange(struct pgs_call *call)
+{
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_RESERVE,
+        .count = 1,
+        .arg = call->count,
+    };
+
+    if (call->host->info.ops >> PGSHARE_OP_RESERVE & 1)
+        return pgs_call_submit(call, &op, exchanged);
+    call->result = PGSHARE_ERR_NOTSUP;
+    return PGS_DONE;
+}
+
+struct pgs_call *pgs_exchange_take(struct pgshare_host *host, int64_t frames)
+{
+    struct pgs_call *call = pgs_call_take(host, NULL, exchange);
+
+    if (!call)
+        return NULL;
+    call->reserve = 0;
+    call->count = (uint64_t)frames;
+    return call;
+}
+
+int pgs_reserve_exchange(struct pgshare_host *host, int64_t frames,
+                         uint64_t timeout, int64_t *ret_got)
+{
+    struct pgs_call *call = pgs_exchange_take(host, frames);
+    uint64_t token;
+    int r;
+
+    if (!call)
+        return PGSHARE_ERR_BUSY;
+    call->timeout = timeout;
+    if (!pgs_call_drive(call, &token))
+        return PGSHARE_ERR_INPROGRESS;
+    r = call->result;
+    *ret_got = call->reserve;
+    pgs_call_give(call);
+    return r;
+}
+
+/* ---- the runner -------------------------------------------------------- */
+
+static enum pgs_verdict recounted(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    uint64_t level = pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
+
+    /* operations that began meanwhile make the answer useless */
+    if (!call->status[0] &&
+        atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) == 0)
+        pgs_count(&host->shards, PGS_LEVEL_RESERVE, call->ids[0] - level);
+    else
+        atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
+    return PGS_DONE;
+}
+
+static enum pgs_verdict recount(struct pgs_call *call)
+{
+    struct pgshare_op op = { .kind = PGSHARE_OP_QUERY, .count = 1 };
+
+    return pgs_call_submit(call, &op, recounted);
+}
+
+static void launch_recount(struct pgshare_host *host)
+{
+    struct pgs_call *call;
+
+    if (atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) ||
+        !(host->info.ops >> PGSHARE_OP_QUERY & 1))
+        return;
+    call = pgs_call_take(host, NULL, recount);
+    if (!call)
+        return;
+    atomic_store_explicit(&host->recount, 0, memory_order_relaxed);
+    pgs_call_launch(call);
+}
+
+void pgs_reserve_balance(struct pgshare_host *host)
+{
+    int64_t spare, reserve;
+    struct pgs_call *call;
+
+    if (atomic_load_explicit(&host->recount, memory_order_relaxed)) {
+        launch_recount(host);
+        return;
+    }
+    if (host->options.reserve_keep == PGSHARE_RESERVE_KEEP_ALL ||
+        atomic_load_explicit(&host->calls.n_busy, memory_order_relaxed))
+        return;
+    reserve = (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
+    spare = reserve - (int64_t)host->options.reserve_keep;
+    if (pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) &&
+        spare > pgs_ledger_surplus(host))
+        spare = pgs_ledger_surplus(host);
+    if (spare <= 0)
+        return;
+    call = pgs_exchange_take(host, -spare);
+    if (call)
+        pgs_call_launch(call);
+}

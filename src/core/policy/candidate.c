@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Candidates: from "these may be equal" to an extent in the share protocol.
+ *
+ * A candidate is cut into extents that the protocol can carry (a chunk of the
+ * GFN table, 512 pages, no overlap with itself) and tried at once. Where the
+ * backend answers inline, that is all; where it does not, the extent is the
+ * runner's from then on, and the budget of extents under way keeps calls free
+ * for faults, which must never wait for candidates.
+ */
+#include "policy/policy.h"
+
+#include "mechanism/share.h"
+
+bool pgs_may_share(const struct pgs_domain *domain)
+{
+    const uint32_t no = PGS_DOMAIN_DYING | PGS_DOMAIN_GONE |
+                        PGS_DOMAIN_SUSPENDED;
+
+    return !(domain->caps & PGSHARE_CAP_NO_REMAP) &&
+           !(pgs_domain_flags(domain) & no);
+}
+
+bool pgs_candidate_room(struct pgshare_host *host)
+{
+    return host->policy->jobs < host->calls.size / 2;
+}
+
+/* Bucket i: below 2^i microseconds. */
+static void count_latency(struct pgshare_host *host,
+                          const struct pgs_extent *extent)
+{
+    uint64_t us = (pgs_now(&host->platform) - extent->born_ns) / 1000;
+    unsigned bucket = 0;
+
+    while (bucket < PGSHARE_HISTOGRAM_BUCKETS - 1 && us >> bucket)
+        bucket++;
+    atomic_fetch_add_explicit(&host->policy->hint_to_share[bucket],
+                              extent->shared, memory_order_relaxed);
+}
+
+static void finish(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    struct pgs_extent *extent = call->extent;
+    struct pgs_policy *policy = host->policy;
+
+    policy->jobs--;
+    policy->progress.shared += extent->shared;
+    policy->progress.compared += extent->count;
+    if (extent->born_ns && extent->shared)
+        count_latency(host, extent);
+    if (extent->born_ns && !extent->shared)
+        pgs_count(&host->shards, PGS_COUNT_HINTS_USELESS, 1);
+    if (extent->map)
+        pgs_hints_learn(host, extent);
+    pgs_extent_free(host, extent);
+}
+
+/* Fills in one extent of the candidate, from its page `at` on. */
+static struct pgs_extent *make(struct pgshare_host *host,
+                               const struct pgs_candidate *c, uint32_t at)
+{
+    uint32_t client, source = 0, n;
+    struct pgs_extent *extent;
+
+    n = pgs_extent_cut(c->client, c->client_gfn + at, c->count - at, &client);
+    if (n && c->source)
+        n = pgs_extent_cut(c->source, c->source_gfn + at, n, &source);
+    /* an extent that overlaps itself is cut to the distance */
+    if (n && c->source == c->client && source < client && client - source < n)
+        n = client - source;
+    if (n && c->source == c->client && client < source && source - client < n)
+        n = source - client;
+    if (!n || (c->source && source == client))
+        return NULL;
+    extent = pgs_extent_new(host, n);
+    if (!extent)
+        return NULL;
+    extent->flags = c->flags | PGS_EXTENT_MARK;
+    extent->cause = c->cause;
+    extent->born_ns = c->born_ns;
+    extent->source.domain = c->source;
+    extent->source.gfn = c->source_gfn + at;
+    extent->source.page = source;
+    extent->client.domain = c->client;
+    extent->client.gfn = c->client_gfn + at;
+    extent->client.page = client;
+    extent->map = c->map;
+    extent->object = c->object;
+    extent->position = c->position + at;
+    if (!c->source)
+        extent->flags |= PGS_EXTENT_ZERO;
+    return extent;
+}
+
+static bool start(struct pgshare_host *host, struct pgs_extent *extent)
+{
+    struct pgs_call *call = pgs_share_take(host, extent);
+    uint64_t token;
+
+    if (!call) {
+        pgs_extent_free(host, extent);
+        return false;
+    }
+    host->policy->jobs++;
+    call->finish = finish;
+    if (!pgs_call_drive(call, &token))
+        return true; /* the runner's list has it */
+    finish(call);
+    pgs_call_give(call);
+    return true;
+}
+
+uint32_t pgs_candidate_try(struct pgshare_host *host,
+                           const struct pgs_candidate *c,
+                           struct pgs_budget *budget)
+{
+    uint32_t at = 0;
+
+    if (!pgs_may_share(c->client) || (c->source && !pgs_may_share(c->source)) ||
+        (c->source && c->source->group != c->client->group))
+        return c->count;
+    while (at < c->count && pgs_candidate_room(host)) {
+        struct pgs_extent *extent = make(host, c, at);
+        uint32_t n = extent ? extent->count : 1;
+
+        if (extent && !start(host, extent))
+            break;
+        at += n;
+        budget->pages -= budget->pages < n ? budget->pages : n;
+    }
+    return at;
+}

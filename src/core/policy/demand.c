@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Demands: a platform that resolves CoW itself has found no memory for a
+ * fault, and a vCPU waits.
+ *
+ *   demand ─┬ reserve has a frame ──┬ RESERVE -1 ─ ANSWER
+ *           └ pay (a volatile page) ┘
+ *
+ * The frame goes from the reserve to the machine, where the platform finds it.
+ * The page's break is harvested later, like any other; until then the books
+ * say one frame too few is free, which errs on the safe side.
+ */
+#include "policy/policy.h"
+
+#include "mechanism/fault.h"
+
+#include <pgshare/fault.h>
+
+static enum pgs_verdict pay(struct pgs_call *call);
+
+static enum pgs_verdict answered(struct pgs_call *call)
+{
+    return call->status[0] == PGSHARE_ERR_BUSY ? pay(call) : PGS_DONE;
+}
+
+static enum pgs_verdict answer(struct pgs_call *call)
+{
+    struct pgs_domain *domain = call->domain;
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_ANSWER,
+        .domain = domain->cookie,
+        .gfn = call->gfn,
+        .count = 1,
+        .arg = call->count, /* the demand's cookie */
+    };
+
+    if (call->result)
+        op.flags = PGSHARE_OP_OFF;
+    return pgs_call_submit(call, &op, answered);
+}
+
+static enum pgs_verdict handed_out(struct pgs_call *call)
+{
+    if (call->status[0] && call->tries++ < 2)
+        return pay(call);
+    call->result = call->status[0];
+    return answer(call);
+}
+
+static enum pgs_verdict hand_out(struct pgs_call *call)
+{
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_RESERVE,
+        .count = 1,
+        .arg = (uint64_t)-1,
+    };
+
+    if (call->result)
+        return answer(call);
+    return pgs_call_submit(call, &op, handed_out);
+}
+
+static enum pgs_verdict pay(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+
+    call->result = 0;
+    if ((int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) > 0)
+        return hand_out(call);
+    return pgs_pay(call, hand_out);
+}
+
+static void finish(struct pgs_call *call)
+{
+    atomic_fetch_sub_explicit(&call->host->demands, 1, memory_order_relaxed);
+}
+
+int pgs_demand(void *ctx, uint64_t dom, uint64_t gfn, uint64_t cookie)
+{
+    struct pgshare_host *host = ctx;
+    uint32_t ticket = pgs_shards_enter(&host->shards);
+    struct pgs_domain *domain = pgs_domain_of(host, dom);
+    struct pgs_call *call;
+    int r = PGSHARE_ERR_NODOMAIN;
+
+    if (domain) {
+        call = pgs_call_take(host, domain, pay);
+        r = call ? 0 : PGSHARE_ERR_BUSY;
+        if (call) {
+            call->gfn = gfn;
+            call->count = cookie;
+            call->finish = finish;
+            atomic_fetch_add_explicit(&host->demands, 1,
+                                      memory_order_relaxed);
+            pgs_call_launch(call);
+        }
+    }
+    pgs_shards_leave(&host->shards, ticket);
+    return r;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The runner: the order in which bounded work is done.
+ *
+ * First what others wait for (answers of the backend, faults, demands, the
+ * end of domains), then what keeps the books (harvest, releases, rings,
+ * declarations, the reserve), then what gains memory: hints before the pass.
+ * It goes round until nothing moves, or the budget is used up.
+ */
+#include "policy/policy.h"
+
+#include "mechanism/domain.h"
+#include "mechanism/page.h"
+#include "mechanism/reserve.h"
+#include "mechanism/ring.h"
+#include "mechanism/share.h"
+
+#define UNDO_BATCH 64
+/* Breaks are learned of so late at the most, while the runner runs. */
+#define HARVEST_NS UINT64_C(10000000)
+
+int pgs_policy_init(struct pgshare_host *host)
+{
+    struct pgs_policy *policy = PGS_NEW(&host->heap, struct pgs_policy);
+    const struct pgshare_host_options *options = &host->options;
+    uint64_t secret = 0;
+    int r;
+
+    if (!policy)
+        return PGSHARE_ERR_NOMEM;
+    host->policy = policy;
+    if (host->platform.random(host->platform.ctx, &secret, sizeof(secret)))
+        secret = pgs_mix(pgs_now(&host->platform));
+    pgs_keymap_init(&policy->blocks, &host->heap, options->max_map_entries,
+                    secret);
+    pgs_keymap_init(&policy->files, &host->heap, options->max_map_entries,
+                    ~secret);
+    r = pgs_queue_init(&policy->hints, &host->heap, options->max_hints);
+    if (!r)
+        r = pgs_index_init(&policy->index, &host->heap);
+    if (!r)
+        r = pgs_mutex_init(&policy->libraries_lock, PGS_RANK_LEAF);
+    return r;
+}
+
+void pgs_policy_fini(struct pgshare_host *host)
+{
+    struct pgs_policy *policy = host->policy;
+
+    if (!policy)
+        return;
+    pgs_queue_fini(&policy->hints);
+    pgs_keymap_fini(&policy->blocks);
+    pgs_keymap_fini(&policy->files);
+    pgs_index_fini(&policy->index);
+    PGS_FREE_N(&host->heap, policy->libraries, PGS_LIBRARIES_MAX);
+    pgs_mutex_fini(&policy->libraries_lock);
+    PGS_FREE(&host->heap, policy);
+    host->policy = NULL;
+}
+
+void pgs_policy_histogram(struct pgshare_host *host, uint64_t *ret)
+{
+    for (unsigned i = 0; i < PGSHARE_HISTOGRAM_BUCKETS; i++)
+        ret[i] = atomic_load_explicit(&host->policy->hint_to_share[i],
+                                      memory_order_relaxed);
+}
+
+/* ---- domains that end -------------------------------------------------- */
+
+static void bury_the_dying(struct pgshare_host *host)
+{
+    struct pgs_domain *domain, *next;
+
+    pgs_mutex_lock(&host->domains_lock);
+    domain = host->dying;
+    pgs_mutex_unlock(&host->domains_lock);
+    for (; domain; domain = next) {
+        uint64_t handle = domain->handle;
+
+        next = domain->next_dying;
+        if (pgs_domain_bury(domain, 0, host->runner_ticket))
+            pgs_report(host, PGSHARE_REPORT_DOMAIN_REMOVED, 0, handle, 0, 0);
+    }
+}
+
+/* Told once, when nothing of it is left. */
+static void clear_gone(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_CLEARED)
+        return;
+    pgs_calls_cancel(host, domain);
+    if (!pgs_domain_clear(domain))
+        return;
+    atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_CLEARED,
+                             memory_order_release);
+    pgs_report(host, PGSHARE_REPORT_DOMAIN_GONE, PGSHARE_ERR_GONE,
+               domain->handle, 0, domain->gfns);
+}
+
+/* ---- each domain's turn ------------------------------------------------ */
+
+static void serve_ring(struct pgs_domain *domain)
+{
+    uint32_t served = 0;
+
+    if (pgs_ring_serve(domain, &served) == PGSHARE_ERR_PROTOCOL)
+        pgs_report(domain->host, PGSHARE_REPORT_RING_DETACHED,
+                   PGSHARE_ERR_PROTOCOL, domain->handle, 0, 0);
+}
+
+static bool look_after(struct pgs_domain *domain, bool harvest)
+{
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_GONE) {
+        clear_gone(domain);
+        return false;
+    }
+    if (harvest && domain->caps & PGSHARE_CAP_PLATFORM_COW)
+        pgs_harvest_launch(domain);
+    serve_ring(domain);
+    return pgs_domain_undo(domain, UNDO_BATCH);
+}
+
+/* True: declarations are left to be carried out. */
+static bool look_after_all(struct pgshare_host *host)
+{
+    uint64_t now = pgs_now(&host->platform);
+    bool harvest = now >= host->policy->next_harvest;
+    bool left = false;
+
+    if (harvest)
+        host->policy->next_harvest = now + HARVEST_NS;
+    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
+        struct pgs_domain *domain = atomic_load_explicit(
+            &host->slots[slot], memory_order_acquire);
+
+        if (domain)
+            left |= look_after(domain, harvest);
+    }
+    return left;
+}
+
+/* ------------------------------------------------------------------------ */
+
+/* What others wait for. Answers how many calls ended. */
+static uint32_t go_on(struct pgshare_host *host)
+{
+    uint32_t ended;
+
+    pgs_host_poll_backend(host);
+    ended = pgs_calls_run(host, NULL);
+    pgs_calls_expire(host, pgs_now(&host->platform));
+    host->policy->progress.outcomes += ended;
+    return ended;
+}
+
+void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
+             struct pgshare_progress *ret)
+{
+    struct pgs_policy *policy = host->policy;
+    uint64_t broken = pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN);
+    bool hints, pass, undo;
+    uint32_t ended;
+
+    policy->progress = (struct pgshare_progress){ .size = sizeof(*ret) };
+    atomic_store_explicit(&host->work, 0, memory_order_relaxed);
+    do {
+        uint64_t before = budget->pages;
+
+        ended = go_on(host);
+        bury_the_dying(host);
+        undo = look_after_all(host);
+        while (pgs_release_launch(host))
+            ended += pgs_calls_run(host, NULL);
+        pgs_reserve_balance(host);
+        hints = pgs_hints_run(host, budget);
+        pass = pgs_pass_run(host, budget);
+        ended += before != budget->pages;
+    } while (ended && pgs_budget_left(host, budget));
+    policy->progress.broken =
+        pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN) - broken;
+    policy->progress.more =
+        hints || pass || undo || ended ||
+        atomic_load_explicit(&host->n_doomed, memory_order_relaxed) ||
+        atomic_load_explicit(&host->work, memory_order_relaxed);
+    *ret = policy->progress;
+}
+
+static bool has_platform_domains(struct pgshare_host *host)
+{
+    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
+        struct pgs_domain *domain = atomic_load_explicit(
+            &host->slots[slot], memory_order_acquire);
+
+        if (domain && domain->caps & PGSHARE_CAP_PLATFORM_COW)
+            return true;
+    }
+    return false;
+}
+
+uint64_t pgs_run_deadline(struct pgshare_host *host)
+{
+    if (atomic_load_explicit(&host->work, memory_order_relaxed) ||
+        host->policy->progress.more)
+        return 0;
+    if (atomic_load_explicit(&host->calls.n_running, memory_order_relaxed))
+        return pgs_now(&host->platform) + HARVEST_NS;
+    return has_platform_domains(host) ? host->policy->next_harvest
+                                      : PGSHARE_FOREVER;
+}
