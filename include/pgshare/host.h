@@ -79,7 +79,7 @@ struct pgshare_report {
     uint64_t count;
 };
 
-/** The host keeps every frame that sharing freed until a domain claims it. */
+/** The host keeps a frame for every one that CoW can still demand. */
 #define PGSHARE_RESERVE_KEEP_ALL UINT64_MAX
 
 /**
@@ -101,10 +101,11 @@ struct pgshare_host_options {
     /** Frames to take from the machine at once and hold [0]. */
     uint64_t reserve_min;
     /**
-     * Frames that are kept beyond what the claims need, when sharing frees
-     * more [PGSHARE_RESERVE_KEEP_ALL is the safe choice and what 0 means;
-     * smaller values return the surplus to the machine, and with it the
-     * promise that an unclaimed break can always be paid].
+     * What is kept of the frames that sharing frees. The default,
+     * PGSHARE_RESERVE_KEEP_ALL, is the safe choice: every break can be paid,
+     * and freed memory is put to use by claims. A smaller number returns what
+     * is beyond it (and beyond what claims need) to the machine, and with it
+     * the promise that an unclaimed break can always be paid.
      */
     uint64_t reserve_keep;
     /** Pages that may stay protected while no partner is known [65536]. */

@@ -49,12 +49,12 @@ static int inner_submit(struct pgshare_backend *backend,
     struct rig *rig = (struct rig *)backend;
 
     for (size_t i = 0; i < n; i++) {
-        int8_t status[PAGES] = {0};
-        uint64_t ids[PAGES] = {0};
-        struct pgshare_completion completion = {.token = ops[i].token,
-                                                .count = ops[i].count,
-                                                .status = status,
-                                                .ids = ids};
+        int8_t status[PAGES] = { 0 };
+        uint64_t ids[PAGES] = { 0 };
+        struct pgshare_completion completion = { .token = ops[i].token,
+                                                 .count = ops[i].count,
+                                                 .status = status,
+                                                 .ids = ids };
 
         ids[ops[i].count - 1] = 4711;
         rig->operations++;
@@ -182,14 +182,14 @@ START_TEST(test_fault_modes)
         int result;
         unsigned reached, answered, failed; /* pages */
     } expected[] = {
-        {0, 0, 24, 24, 0},
-        {PGSHARE_INJECT_REFUSE, PGSHARE_ERR_BACKEND, 0, 0, 0},
-        {PGSHARE_INJECT_FAIL, 0, 16, 24, 8},
-        {PGSHARE_INJECT_PARTIAL, 0, 20, 24, 4},
-        {PGSHARE_INJECT_LOSE, 0, 24, 16, 0},
-        {PGSHARE_INJECT_SWALLOW, 0, 16, 16, 0},
-        {PGSHARE_INJECT_TWICE, 0, 24, 32, 0},
-        {PGSHARE_INJECT_LATE, 0, 24, 16, 0},
+        { 0, 0, 24, 24, 0 },
+        { PGSHARE_INJECT_REFUSE, PGSHARE_ERR_BACKEND, 0, 0, 0 },
+        { PGSHARE_INJECT_FAIL, 0, 16, 24, 8 },
+        { PGSHARE_INJECT_PARTIAL, 0, 20, 24, 4 },
+        { PGSHARE_INJECT_LOSE, 0, 24, 16, 0 },
+        { PGSHARE_INJECT_SWALLOW, 0, 16, 16, 0 },
+        { PGSHARE_INJECT_TWICE, 0, 24, 32, 0 },
+        { PGSHARE_INJECT_LATE, 0, 24, 16, 0 },
     };
     struct pgshare_fault_backend *fault;
     struct pgshare_backend *backend;
@@ -224,7 +224,7 @@ END_TEST
 
 START_TEST(test_fault_counts)
 {
-    struct pgshare_fault_plan bad = {.size = sizeof(bad), .mode = 99};
+    struct pgshare_fault_plan bad = { .size = sizeof(bad), .mode = 99 };
     struct pgshare_fault_backend *fault;
     struct pgshare_backend *backend;
     struct rig rig;
@@ -302,10 +302,10 @@ START_TEST(test_nested_trace)
 
     init(&rig);
     ck_assert_int_eq(pgshare_fault_backend_new(&rig.inner, &fault), 0);
-    ck_assert_int_eq(
-        pgshare_trace_backend_new(pgshare_fault_backend_base(fault), count_line,
-                                  &rig, &trace),
-        0);
+    ck_assert_int_eq(pgshare_trace_backend_new(pgshare_fault_backend_base(
+                                                   fault),
+                                               count_line, &rig, &trace),
+                     0);
     backend = pgshare_trace_backend_base(trace);
     attach(&rig, backend);
     submit(backend, PGSHARE_OP_MAP, 2);

@@ -107,8 +107,8 @@ START_TEST(test_taken_frames_are_distinct)
         }
     }
     for (uint32_t i = 0; i < pgs_frames_end(frames); i++)
-        ck_assert_int_eq(live[i],
-                         (pgs_frame_at(frames, i)->flags & PGS_FRAME_LIVE) != 0);
+        ck_assert_int_eq(live[i], pgs_frame_at(frames, i)->flags ==
+                                      PGS_FRAME_LIVE);
     free(live);
     free(taken);
     frames_free(frames);

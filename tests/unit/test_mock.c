@@ -49,9 +49,8 @@ static void sink_complete(void *ctx,
     for (uint32_t i = 0; i < completion->count; i++) {
         uint32_t page = completion->first + i;
 
-        answers->status[page] = completion->status
-                                    ? completion->status[i]
-                                    : (int8_t)completion->result;
+        answers->status[page] = completion->status ? completion->status[i]
+                                                   : (int8_t)completion->result;
         answers->ids[page] = completion->ids ? completion->ids[i] : 0;
     }
 }
@@ -116,9 +115,9 @@ static int count_fault(void *ctx, struct pgshare_mock_domain *domain,
 
 static void add_domain(struct rig *rig, unsigned i, uint32_t flags)
 {
-    struct pgshare_mock_domain_options options = {.size = sizeof(options),
-                                                  .flags = flags};
-    struct pgshare_domain_options add = {.size = sizeof(add), .gfns = GFNS};
+    struct pgshare_mock_domain_options options = { .size = sizeof(options),
+                                                   .flags = flags };
+    struct pgshare_domain_options add = { .size = sizeof(add), .gfns = GFNS };
     struct pgshare_domain_attach attach;
 
     ck_assert_int_eq(pgshare_mock_domain_new(rig->machine, GFNS, &options,
@@ -174,7 +173,7 @@ static void set_up(struct rig *rig, uint32_t flavour)
 
 static uint64_t violations(struct rig *rig)
 {
-    struct pgshare_mock_info info = {.size = sizeof(info)};
+    struct pgshare_mock_info info = { .size = sizeof(info) };
 
     ck_assert_int_eq(pgshare_mock_info(rig->machine, &info), 0);
     return info.violations;
@@ -238,10 +237,10 @@ static void op_ok(struct rig *rig, uint32_t kind, int domain, uint64_t gfn,
 
 static void reserve(struct rig *rig, int64_t frames)
 {
-    struct pgshare_op operation = {.token = ++rig->next_token,
-                                   .kind = PGSHARE_OP_RESERVE,
-                                   .count = 1,
-                                   .arg = (uint64_t)frames};
+    struct pgshare_op operation = { .token = ++rig->next_token,
+                                    .kind = PGSHARE_OP_RESERVE,
+                                    .count = 1,
+                                    .arg = (uint64_t)frames };
 
     rig->answers.reserve = 0;
     rig->backend->ops->submit(rig->backend, &operation, 1);
@@ -265,7 +264,7 @@ static void assert_text(struct rig *rig, unsigned domain, uint64_t gfn,
 
 static uint32_t state(struct rig *rig, unsigned domain, uint64_t gfn)
 {
-    struct pgshare_mock_page page = {.size = sizeof(page)};
+    struct pgshare_mock_page page = { .size = sizeof(page) };
 
     ck_assert_int_eq(pgshare_mock_page(rig->domains[domain], gfn, &page), 0);
     return page.state;
@@ -493,12 +492,12 @@ START_TEST(test_xen_handles)
     op_ok(&rig, PGSHARE_OP_PROTECT, 0, 7, 1, 0, NULL);
     second = rig.answers.ids[0];
     ck_assert_uint_ne(first, second);
-    operation = (struct pgshare_op){.token = 99,
-                                    .kind = PGSHARE_OP_PUBLISH,
-                                    .domain = rig.cookies[0],
-                                    .gfn = 7,
-                                    .count = 1,
-                                    .own_ids = &first};
+    operation = (struct pgshare_op){ .token = 99,
+                                     .kind = PGSHARE_OP_PUBLISH,
+                                     .domain = rig.cookies[0],
+                                     .gfn = 7,
+                                     .count = 1,
+                                     .own_ids = &first };
     rig.backend->ops->submit(rig.backend, &operation, 1);
     ck_assert_int_eq(rig.answers.status[0], PGSHARE_ERR_CLIENT_TICKET);
     operation.own_ids = &second;
@@ -535,7 +534,7 @@ START_TEST(test_demand)
         .flags = PGSHARE_MOCK_DETERMINISTIC,
         .frames = 128,
     };
-    struct pgshare_op answer = {.token = 7, .kind = PGSHARE_OP_ANSWER};
+    struct pgshare_op answer = { .token = 7, .kind = PGSHARE_OP_ANSWER };
     struct rig rig;
 
     set_up_options(&rig, &options, 0); /* both domains take all there is */
@@ -614,10 +613,10 @@ END_TEST
 
 START_TEST(test_sparse)
 {
-    struct pgshare_mock_options options = {
-        .flags = PGSHARE_MOCK_DETERMINISTIC, .frames = (uint64_t)1 << 30};
-    struct pgshare_mock_domain_options large = {.size = sizeof(large),
-                                                .flags = PGSHARE_MOCK_SPARSE};
+    struct pgshare_mock_options options = { .flags = PGSHARE_MOCK_DETERMINISTIC,
+                                            .frames = (uint64_t)1 << 30 };
+    struct pgshare_mock_domain_options large = { .size = sizeof(large),
+                                                 .flags = PGSHARE_MOCK_SPARSE };
     struct pgshare_mock_domain *domain;
     const uint64_t terabyte = (uint64_t)1 << 28;
     unsigned char a[PAGE], b[PAGE];
@@ -760,7 +759,7 @@ END_TEST
 
 START_TEST(test_chaos)
 {
-    struct pgshare_mock_chaos chaos = {.delay_op = 1000000, .delay_polls = 1};
+    struct pgshare_mock_chaos chaos = { .delay_op = 1000000, .delay_polls = 1 };
     struct rig rig;
 
     set_up(&rig, PGSHARE_MOCK_PLAIN);
@@ -772,20 +771,20 @@ START_TEST(test_chaos)
     ck_assert_uint_eq(rig.answers.pages, 8);
     ck_assert_uint_eq(state(&rig, 0, 0), PGSHARE_MOCK_PROTECTED);
 
-    chaos = (struct pgshare_mock_chaos){.split = 1000000, .twice = 1000000};
+    chaos = (struct pgshare_mock_chaos){ .split = 1000000, .twice = 1000000 };
     pgshare_mock_chaos_set(rig.machine, &chaos);
     op(&rig, PGSHARE_OP_UNPROTECT, 0, 0, 8, 0, NULL);
     ck_assert_uint_gt(rig.answers.completions, 2);
     ck_assert_uint_eq(rig.answers.pages, 16);
 
-    chaos = (struct pgshare_mock_chaos){.lose = 1000000};
+    chaos = (struct pgshare_mock_chaos){ .lose = 1000000 };
     pgshare_mock_chaos_set(rig.machine, &chaos);
     op(&rig, PGSHARE_OP_FINGERPRINT, 0, 0, 8, 0, NULL);
     ck_assert_uint_eq(rig.answers.completions, 0);
     ck_assert_uint_eq(pgshare_mock_poll(rig.machine), 0);
 
-    chaos = (struct pgshare_mock_chaos){.delay_answer = 1000000,
-                                        .delay_polls = 1};
+    chaos = (struct pgshare_mock_chaos){ .delay_answer = 1000000,
+                                         .delay_polls = 1 };
     pgshare_mock_chaos_set(rig.machine, &chaos);
     op(&rig, PGSHARE_OP_PROTECT, 0, 0, 8, 0, NULL);
     ck_assert_uint_eq(state(&rig, 0, 7), PGSHARE_MOCK_PROTECTED);
@@ -809,8 +808,9 @@ START_TEST(test_hooks)
 {
     struct pgshare_mock_options options = {
         .flavour = PGSHARE_MOCK_PLAIN_PLATFORM,
-        .flags = PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_STEPS};
-    struct pgshare_mock_info info = {.size = sizeof(info)};
+        .flags = PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_STEPS
+    };
+    struct pgshare_mock_info info = { .size = sizeof(info) };
     struct rig rig;
 
     set_up_options(&rig, &options, 0);
@@ -829,10 +829,9 @@ END_TEST
 
 START_TEST(test_disk)
 {
-    struct pgshare_mock_disk_options options = {.size = sizeof(options),
-                                                .blocks = 8,
-                                                .bytes = "base image",
-                                                .len = 11};
+    struct pgshare_mock_disk_options options = {
+        .size = sizeof(options), .blocks = 8, .bytes = "base image", .len = 11
+    };
     struct pgshare_mock_disk *disk;
     struct rig rig;
 
@@ -859,14 +858,14 @@ END_TEST
 
 START_TEST(test_kernel)
 {
-    struct pgshare_mock_disk_options disk_options = {
-        .size = sizeof(disk_options),
-        .blocks = 64,
-        .bytes = "first block",
-        .len = 12};
-    struct pgshare_mock_kernel_options options = {.size = sizeof(options),
-                                                  .count = 8};
-    struct pgshare_mock_kernel_info info = {.size = sizeof(info)};
+    struct pgshare_mock_disk_options disk_options = { .size = sizeof(
+                                                          disk_options),
+                                                      .blocks = 64,
+                                                      .bytes = "first block",
+                                                      .len = 12 };
+    struct pgshare_mock_kernel_options options = { .size = sizeof(options),
+                                                   .count = 8 };
+    struct pgshare_mock_kernel_info info = { .size = sizeof(info) };
     struct pgshare_mock_kernel *kernel;
     struct rig rig;
     uint64_t gfn;
@@ -902,7 +901,8 @@ static uint64_t run_of(uint64_t seed)
     struct pgshare_mock_options options = {
         .seed = seed,
         .flags = PGSHARE_MOCK_DETERMINISTIC,
-        .chaos = {.delay_op = 300000, .reorder = 500000, .split = 300000}};
+        .chaos = { .delay_op = 300000, .reorder = 500000, .split = 300000 }
+    };
     uint64_t sum = 0;
     struct rig rig;
 
@@ -928,8 +928,8 @@ END_TEST
 
 START_TEST(test_bad_arguments)
 {
-    struct pgshare_mock_options options = {.size = sizeof(options),
-                                           .flavour = 17};
+    struct pgshare_mock_options options = { .size = sizeof(options),
+                                            .flavour = 17 };
     struct pgshare_mock_machine *machine = NULL;
     struct rig rig;
     char byte = 0;

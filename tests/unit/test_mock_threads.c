@@ -151,12 +151,12 @@ static void *vcpu(void *ctx)
 
 static void set_up(struct rig *rig, uint32_t flavour)
 {
-    struct pgshare_mock_options options = {.size = sizeof(options),
-                                           .flavour = flavour,
-                                           .flags = PGSHARE_MOCK_PARANOID,
-                                           .frames = 4 * PAGES,
-                                           .fault = fault,
-                                           .ctx = rig};
+    struct pgshare_mock_options options = { .size = sizeof(options),
+                                            .flavour = flavour,
+                                            .flags = PGSHARE_MOCK_PARANOID,
+                                            .frames = 4 * PAGES,
+                                            .fault = fault,
+                                            .ctx = rig };
     struct pgshare_backend_info info;
 
     memset(rig, 0, sizeof(*rig));
@@ -170,8 +170,8 @@ static void set_up(struct rig *rig, uint32_t flavour)
     for (unsigned i = 0; i < PAGES; i++)
         pthread_mutex_init(&rig->locks[i], NULL);
     for (unsigned i = 0; i < GUESTS; i++) {
-        struct pgshare_domain_options add = {.size = sizeof(add),
-                                             .gfns = PAGES};
+        struct pgshare_domain_options add = { .size = sizeof(add),
+                                              .gfns = PAGES };
         struct pgshare_domain_attach attach;
 
         pgshare_mock_domain_new(rig->machine, PAGES, NULL, &rig->domains[i]);
@@ -192,7 +192,7 @@ START_TEST(test_writes_and_shares)
     set_up(&rig, PGSHARE_MOCK_PLAIN);
     pthread_create(&sharing, NULL, sharer, &rig);
     for (unsigned i = 0; i < GUESTS; i++) {
-        vcpus[i] = (struct vcpu){.rig = &rig, .guest = i};
+        vcpus[i] = (struct vcpu){ .rig = &rig, .guest = i };
         pthread_create(&threads[i], NULL, vcpu, &vcpus[i]);
     }
     for (unsigned i = 0; i < GUESTS; i++)
@@ -242,7 +242,7 @@ START_TEST(test_last_frame_is_found)
 
     set_up(&rig, PGSHARE_MOCK_PLAIN);
     for (unsigned i = 0; i < GUESTS; i++) {
-        takers[i] = (struct taker){.rig = &rig, .guest = i};
+        takers[i] = (struct taker){ .rig = &rig, .guest = i };
         pthread_create(&threads[i], NULL, take_and_give, &takers[i]);
     }
     for (unsigned i = 0; i < GUESTS; i++)

@@ -29,8 +29,8 @@ static int pass_demand(void *ctx, uint64_t dom, uint64_t gfn, uint64_t cookie)
     return outer->demand(outer->ctx, dom, gfn, cookie);
 }
 
-static int pass_discarded(void *ctx, uint64_t dom, uint64_t gfn,
-                          uint64_t count, int hole, uint64_t seq)
+static int pass_discarded(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
+                          int hole, uint64_t seq)
 {
     const struct pgshare_sink *outer = ((struct pgs_decorator *)ctx)->outer;
 

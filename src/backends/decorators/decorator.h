@@ -33,8 +33,7 @@ void pgs_decorator_detach(struct pgshare_backend *backend);
 int pgs_decorator_domain_add(struct pgshare_backend *backend, uint64_t dom,
                              const struct pgshare_domain_options *options,
                              struct pgshare_domain_attach *ret_attach);
-void pgs_decorator_domain_remove(struct pgshare_backend *backend,
-                                 void *cookie);
+void pgs_decorator_domain_remove(struct pgshare_backend *backend, void *cookie);
 int pgs_decorator_submit(struct pgshare_backend *backend,
                          const struct pgshare_op *ops, size_t n);
 void pgs_decorator_flush(struct pgshare_backend *backend);
@@ -43,9 +42,9 @@ size_t pgs_decorator_poll_fds(struct pgshare_backend *backend, int *ret_fds,
                               size_t max);
 
 /* Hands a completion up. */
-static inline void
-pgs_decorator_complete(const struct pgs_decorator *decorator,
-                       const struct pgshare_completion *completion)
+static inline void pgs_decorator_complete(
+    const struct pgs_decorator *decorator,
+    const struct pgshare_completion *completion)
 {
     decorator->outer->complete(decorator->outer->ctx, completion);
 }

@@ -88,8 +88,8 @@ static void sink_complete(void *ctx,
 static int delay_submit(struct pgshare_backend *backend,
                         const struct pgshare_op *ops, size_t n)
 {
-    struct pgshare_delay_backend *delay =
-        (struct pgshare_delay_backend *)backend;
+    struct pgshare_delay_backend *delay = (struct pgshare_delay_backend *)
+        backend;
 
     for (size_t i = 0; i < n; i++) {
         struct passing *passing;
@@ -128,8 +128,8 @@ static struct pgs_held *take_due(struct pgshare_delay_backend *delay,
 
 static void delay_poll(struct pgshare_backend *backend)
 {
-    struct pgshare_delay_backend *delay =
-        (struct pgshare_delay_backend *)backend;
+    struct pgshare_delay_backend *delay = (struct pgshare_delay_backend *)
+        backend;
     uint64_t now = delay->options.now_ns(delay->options.ctx);
     struct pgs_held *held;
 
@@ -181,7 +181,7 @@ int pgshare_delay_backend_new(struct pgshare_backend *inner,
                               const struct pgshare_delay_options *options,
                               struct pgshare_delay_backend **ret_delay)
 {
-    struct pgshare_delay_options ours = {0};
+    struct pgshare_delay_options ours = { 0 };
     struct pgshare_delay_backend *delay;
     int error;
 
@@ -208,8 +208,8 @@ int pgshare_delay_backend_new(struct pgshare_backend *inner,
     return 0;
 }
 
-struct pgshare_delay_backend *
-pgshare_delay_backend_free(struct pgshare_delay_backend *delay)
+struct pgshare_delay_backend *pgshare_delay_backend_free(
+    struct pgshare_delay_backend *delay)
 {
     if (!delay)
         return NULL;
@@ -219,8 +219,8 @@ pgshare_delay_backend_free(struct pgshare_delay_backend *delay)
     return NULL;
 }
 
-struct pgshare_backend *
-pgshare_delay_backend_base(struct pgshare_delay_backend *delay)
+struct pgshare_backend *pgshare_delay_backend_base(
+    struct pgshare_delay_backend *delay)
 {
     return delay ? &delay->decorator.backend : NULL;
 }

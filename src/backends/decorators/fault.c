@@ -62,8 +62,9 @@ static bool draw(struct pgshare_fault_backend *fault,
 static void fail_all(struct pgshare_fault_backend *fault,
                      const struct pgshare_op *op, int error)
 {
-    struct pgshare_completion completion = {
-        .token = op->token, .count = op->count, .result = error};
+    struct pgshare_completion completion = { .token = op->token,
+                                             .count = op->count,
+                                             .result = error };
 
     pgs_decorator_complete(&fault->decorator, &completion);
 }
@@ -157,8 +158,9 @@ static int submit_partial(struct pgshare_fault_backend *fault,
                           const struct pgshare_op *op, int error)
 {
     struct pgshare_op half = *op;
-    struct pgshare_completion completion = {
-        .token = op->token, .count = op->count, .result = error};
+    struct pgshare_completion completion = { .token = op->token,
+                                             .count = op->count,
+                                             .result = error };
     int refused = 0;
 
     half.count = op->count / 2;
@@ -196,8 +198,8 @@ static int submit_failing(struct pgshare_fault_backend *fault,
 static int fault_submit(struct pgshare_backend *backend,
                         const struct pgshare_op *ops, size_t n)
 {
-    struct pgshare_fault_backend *fault =
-        (struct pgshare_fault_backend *)backend;
+    struct pgshare_fault_backend *fault = (struct pgshare_fault_backend *)
+        backend;
     size_t from = 0;
     int error = 0;
     uint32_t mode;
@@ -293,8 +295,8 @@ int pgshare_fault_backend_new(struct pgshare_backend *inner,
     return 0;
 }
 
-struct pgshare_fault_backend *
-pgshare_fault_backend_free(struct pgshare_fault_backend *fault)
+struct pgshare_fault_backend *pgshare_fault_backend_free(
+    struct pgshare_fault_backend *fault)
 {
     if (!fault)
         return NULL;
@@ -304,8 +306,8 @@ pgshare_fault_backend_free(struct pgshare_fault_backend *fault)
     return NULL;
 }
 
-struct pgshare_backend *
-pgshare_fault_backend_base(struct pgshare_fault_backend *fault)
+struct pgshare_backend *pgshare_fault_backend_base(
+    struct pgshare_fault_backend *fault)
 {
     return fault ? &fault->decorator.backend : NULL;
 }
@@ -313,7 +315,7 @@ pgshare_fault_backend_base(struct pgshare_fault_backend *fault)
 int pgshare_fault_backend_plan(struct pgshare_fault_backend *fault,
                                const struct pgshare_fault_plan *plan)
 {
-    struct pgshare_fault_plan ours = {0};
+    struct pgshare_fault_plan ours = { 0 };
     int error;
 
     if (!fault)

@@ -12,8 +12,8 @@ struct pgs_held *pgs_held_copy(const struct pgshare_completion *completion)
 {
     size_t count = completion->count;
     size_t ids = completion->ids ? count : 0;
-    struct pgs_held *held =
-        malloc(sizeof(*held) + ids * sizeof(uint64_t) + count);
+    struct pgs_held *held = malloc(sizeof(*held) + ids * sizeof(uint64_t) +
+                                   count);
 
     if (!held)
         return NULL;
@@ -25,8 +25,8 @@ struct pgs_held *pgs_held_copy(const struct pgshare_completion *completion)
         held->completion.ids = memcpy(held->arrays, completion->ids,
                                       ids * sizeof(uint64_t));
     if (completion->status)
-        held->completion.status =
-            memcpy(held->arrays + ids, completion->status, count);
+        held->completion.status = memcpy(held->arrays + ids, completion->status,
+                                         count);
     return held;
 }
 

@@ -50,8 +50,8 @@ static const char *kind_name(uint32_t kind)
     return kind < PGSHARE_OP_MAX && names[kind] ? names[kind] : "unknown";
 }
 
-__attribute__((format(printf, 2, 3))) static void
-tell(const struct pgshare_trace_backend *trace, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void tell(
+    const struct pgshare_trace_backend *trace, const char *format, ...)
 {
     char text[LINE_MAX_BYTES];
     va_list args;
@@ -65,8 +65,8 @@ tell(const struct pgshare_trace_backend *trace, const char *format, ...)
 static int trace_submit(struct pgshare_backend *backend,
                         const struct pgshare_op *ops, size_t n)
 {
-    struct pgshare_trace_backend *trace =
-        (struct pgshare_trace_backend *)backend;
+    struct pgshare_trace_backend *trace = (struct pgshare_trace_backend *)
+        backend;
     int error;
 
     for (size_t i = 0; i < n; i++)
@@ -93,8 +93,9 @@ static void sink_complete(void *ctx,
 
     for (uint32_t i = 0; completion->status && i < completion->count; i++)
         failed += completion->status[i] < 0;
-    tell(trace, "done %llx pages %u+%u failed %u result %d seq %llu reserve "
-                "%+lld",
+    tell(trace,
+         "done %llx pages %u+%u failed %u result %d seq %llu reserve "
+         "%+lld",
          (unsigned long long)completion->token, completion->first,
          completion->count, failed, completion->result,
          (unsigned long long)completion->seq, (long long)completion->reserve);
@@ -124,8 +125,8 @@ static int sink_demand(void *ctx, uint64_t dom, uint64_t gfn, uint64_t cookie)
     return outer->demand(outer->ctx, dom, gfn, cookie);
 }
 
-static int sink_discarded(void *ctx, uint64_t dom, uint64_t gfn,
-                          uint64_t count, int hole, uint64_t seq)
+static int sink_discarded(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
+                          int hole, uint64_t seq)
 {
     struct pgshare_trace_backend *trace = ctx;
     const struct pgshare_sink *outer = trace->decorator.outer;
@@ -183,15 +184,15 @@ int pgshare_trace_backend_new(struct pgshare_backend *inner,
     return 0;
 }
 
-struct pgshare_trace_backend *
-pgshare_trace_backend_free(struct pgshare_trace_backend *trace)
+struct pgshare_trace_backend *pgshare_trace_backend_free(
+    struct pgshare_trace_backend *trace)
 {
     free(trace);
     return NULL;
 }
 
-struct pgshare_backend *
-pgshare_trace_backend_base(struct pgshare_trace_backend *trace)
+struct pgshare_backend *pgshare_trace_backend_base(
+    struct pgshare_trace_backend *trace)
 {
     return trace ? &trace->decorator.backend : NULL;
 }

@@ -41,10 +41,11 @@ static void walk_domain(struct walk *walk, struct pgshare_mock_domain *domain)
             walk->sparse++;
         } else if (kind == KIND_PRIVATE || kind == KIND_PROTECTED) {
             if (walk->seen[frame])
-                pgs_mock_violate(walk->machine,
-                                 "frame %u of GFN %llu of domain %u has another "
-                                 "user",
-                                 frame, (unsigned long long)gfn, domain->domid);
+                pgs_mock_violate(
+                    walk->machine,
+                    "frame %u of GFN %llu of domain %u has another "
+                    "user",
+                    frame, (unsigned long long)gfn, domain->domid);
             walk->seen[frame] |= SEEN_PRIVATE;
             walk->private_++;
         } else if (kind == KIND_SHARED) {
@@ -151,7 +152,7 @@ static bool walk_all(struct walk *walk)
 
 uint64_t pgshare_mock_check(struct pgshare_mock_machine *machine)
 {
-    struct walk walk = {.machine = machine};
+    struct walk walk = { .machine = machine };
     uint64_t before;
 
     if (!machine)
@@ -173,8 +174,8 @@ static void count_frames(struct pgshare_mock_machine *machine,
     info->free = machine->pool.free;
     pgs_mock_spin_unlock(&machine->pool.lock);
     for (uint32_t frame = 0; frame < fresh; frame++) {
-        enum pgs_mock_type type =
-            pgs_mock_record_type(pgs_mock_record(machine, frame));
+        enum pgs_mock_type type = pgs_mock_record_type(
+            pgs_mock_record(machine, frame));
 
         info->cow += type == TYPE_COW;
         info->orphans += type == TYPE_ORPHAN;
@@ -187,7 +188,7 @@ static void count_frames(struct pgshare_mock_machine *machine,
 int pgshare_mock_info(struct pgshare_mock_machine *machine,
                       struct pgshare_mock_info *ret_info)
 {
-    struct pgshare_mock_info info = {.size = sizeof(info)};
+    struct pgshare_mock_info info = { .size = sizeof(info) };
     int error;
 
     if (!machine || !ret_info)

@@ -33,8 +33,8 @@ static bool log_prepare(struct pgshare_mock_domain *domain)
     pthread_mutex_lock(&domain->log_lock);
     if (domain->breaks_n + domain->breaks_promised == domain->breaks_room) {
         size_t room = domain->breaks_room ? 2 * domain->breaks_room : 64;
-        struct pgs_mock_break *breaks =
-            realloc(domain->breaks, room * sizeof(*breaks));
+        struct pgs_mock_break *breaks = realloc(domain->breaks,
+                                                room * sizeof(*breaks));
 
         ready = breaks;
         if (breaks) {
@@ -143,8 +143,7 @@ enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
     case KIND_PROTECTED:
         if (!ours)
             return ACCESS_TRAP;
-        return void_protection(domain, gfn, entry) ? ACCESS_DONE
-                                                   : ACCESS_NOMEM;
+        return void_protection(domain, gfn, entry) ? ACCESS_DONE : ACCESS_NOMEM;
     case KIND_SHARED:
     case KIND_ZERO:
         if (!ours)

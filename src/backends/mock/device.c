@@ -73,7 +73,7 @@ static void put(const struct pgshare_mock_dma *dma)
 static int get(const struct pgshare_mock_dma *dma)
 {
     struct pgshare_mock_machine *machine = dma->domain->machine;
-    struct pgshare_call call = {.size = sizeof(call)};
+    struct pgshare_call call = { .size = sizeof(call) };
     uint64_t handle = pgshare_mock_handle(dma->domain);
     int error;
 
@@ -94,7 +94,8 @@ int pgshare_mock_dma_begin(struct pgshare_mock_domain *domain, uint64_t gfn,
 {
     const uint32_t all = PGSHARE_MOCK_DMA_DECLARED | PGSHARE_MOCK_DMA_UNPINNED;
     struct pgshare_mock_dma dma = {
-        .domain = domain, .gfn = gfn, .count = count, .flags = flags};
+        .domain = domain, .gfn = gfn, .count = count, .flags = flags
+    };
     int error;
 
     if (!domain || !ret_dma || !count || count > PGSHARE_MOCK_DMA_MAX ||
@@ -159,8 +160,8 @@ int pgshare_mock_dma_write(struct pgshare_mock_dma *dma, uint64_t offset,
         uint32_t start = (uint32_t)(offset & (PGSHARE_PAGE_SIZE - 1));
         size_t room = PGSHARE_PAGE_SIZE - start;
         uint32_t part = (uint32_t)(len < room ? len : room);
-        int error = dma_write_page(dma, (uint32_t)(offset >>
-                                                   PGSHARE_PAGE_SHIFT),
+        int error = dma_write_page(dma,
+                                   (uint32_t)(offset >> PGSHARE_PAGE_SHIFT),
                                    start, from, part);
 
         if (error)

@@ -56,7 +56,7 @@ int pgshare_mock_disk_new(struct pgshare_mock_machine *machine,
                           const struct pgshare_mock_disk_options *options,
                           struct pgshare_mock_disk **ret_disk)
 {
-    struct pgshare_mock_disk_options ours = {0};
+    struct pgshare_mock_disk_options ours = { 0 };
     struct pgshare_mock_disk *disk;
     int error;
 
@@ -119,8 +119,7 @@ static void forget_overlays(struct pgshare_mock_disk *disk,
     }
 }
 
-struct pgshare_mock_disk *
-pgshare_mock_disk_free(struct pgshare_mock_disk *disk)
+struct pgshare_mock_disk *pgshare_mock_disk_free(struct pgshare_mock_disk *disk)
 {
     struct pgshare_mock_disk **link;
 
@@ -156,8 +155,8 @@ static struct overlay_block **bucket_of(const struct pgs_mock_overlay *overlay,
     return &overlay->table[(hash >> 32) & (overlay->buckets - 1)];
 }
 
-static struct overlay_block *
-overlay_find(const struct pgs_mock_overlay *overlay, uint64_t block)
+static struct overlay_block *overlay_find(
+    const struct pgs_mock_overlay *overlay, uint64_t block)
 {
     struct overlay_block *found;
 
@@ -169,9 +168,9 @@ overlay_find(const struct pgs_mock_overlay *overlay, uint64_t block)
     return found;
 }
 
-static struct pgs_mock_overlay *
-overlay_of(const struct pgshare_mock_domain *domain,
-           const struct pgshare_mock_disk *disk)
+static struct pgs_mock_overlay *overlay_of(
+    const struct pgshare_mock_domain *domain,
+    const struct pgshare_mock_disk *disk)
 {
     struct pgs_mock_overlay *overlay = domain->overlays;
 
@@ -208,8 +207,8 @@ static void overlay_grow(struct pgs_mock_overlay *overlay)
 {
     struct overlay_block **old = overlay->table;
     size_t buckets = overlay->buckets;
-    struct overlay_block **table =
-        calloc(2 * buckets, sizeof(struct overlay_block *));
+    struct overlay_block **table = calloc(2 * buckets,
+                                          sizeof(struct overlay_block *));
 
     if (!table)
         return;
@@ -317,7 +316,7 @@ static int hold(struct pgshare_mock_domain *domain, uint64_t gfn,
                 uint64_t count)
 {
     struct pgshare_mock_machine *machine = domain->machine;
-    struct pgshare_call call = {.size = sizeof(call)};
+    struct pgshare_call call = { .size = sizeof(call) };
     int error;
 
     if (!domain->handle)
@@ -369,7 +368,8 @@ int pgshare_mock_block_read(struct pgshare_mock_domain *domain,
 
     if (!domain || !disk)
         return PGSHARE_ERR_INVALID;
-    if (!blocks_ok(disk, block, count) || !pgs_mock_range_ok(domain, gfn, count))
+    if (!blocks_ok(disk, block, count) ||
+        !pgs_mock_range_ok(domain, gfn, count))
         return PGSHARE_ERR_RANGE;
     error = hold(domain, gfn, count);
     if (error)
@@ -394,15 +394,16 @@ int pgshare_mock_block_write(struct pgshare_mock_domain *domain,
 
     if (!domain || !disk)
         return PGSHARE_ERR_INVALID;
-    if (!blocks_ok(disk, block, count) || !pgs_mock_range_ok(domain, gfn, count))
+    if (!blocks_ok(disk, block, count) ||
+        !pgs_mock_range_ok(domain, gfn, count))
         return PGSHARE_ERR_RANGE;
     overlay = overlay_make(domain, disk);
     if (!overlay)
         return PGSHARE_ERR_NOMEM;
     for (uint64_t i = 0; i < count; i++) {
         struct overlay_block *written;
-        int error =
-            pgshare_mock_read(domain, gfn + i, 0, page, PGSHARE_PAGE_SIZE);
+        int error = pgshare_mock_read(domain, gfn + i, 0, page,
+                                      PGSHARE_PAGE_SIZE);
 
         if (error)
             return error;

@@ -35,9 +35,10 @@ uint32_t pgs_mock_lock_slow(_Atomic uint32_t *entry)
         uint32_t value = atomic_load_explicit(entry, memory_order_relaxed);
 
         if (!(value & ENTRY_LOCK) &&
-            atomic_compare_exchange_weak_explicit(
-                entry, &value, value | ENTRY_LOCK, memory_order_acquire,
-                memory_order_relaxed))
+            atomic_compare_exchange_weak_explicit(entry, &value,
+                                                  value | ENTRY_LOCK,
+                                                  memory_order_acquire,
+                                                  memory_order_relaxed))
             return value;
         if (++spins % SPINS_BEFORE_YIELD == 0)
             sched_yield();
@@ -52,8 +53,8 @@ void *pgs_mock_domain_cookie(const struct pgshare_mock_domain *domain)
 }
 
 /* The domain with that cookie, or NULL where there is none (any more). */
-struct pgshare_mock_domain *
-pgs_mock_domain_find(struct pgshare_mock_machine *machine, const void *cookie)
+struct pgshare_mock_domain *pgs_mock_domain_find(
+    struct pgshare_mock_machine *machine, const void *cookie)
 {
     uintptr_t value = (uintptr_t)cookie;
     uintptr_t slot = (value & (((uintptr_t)1 << SLOT_BITS) - 1)) - 1;
@@ -77,7 +78,7 @@ void pgs_mock_content(const struct pgshare_mock_domain *domain, uint64_t gfn,
     if (domain->content) {
         domain->content(domain->content_ctx, domain->domid, gfn, ret_page);
     } else {
-        uint64_t name[2] = {(uint64_t)domain->domid + 1, gfn};
+        uint64_t name[2] = { (uint64_t)domain->domid + 1, gfn };
 
         memset(ret_page, 0, PGSHARE_PAGE_SIZE);
         memcpy(ret_page, name, sizeof(name));
@@ -184,9 +185,9 @@ static void domain_destroy(struct pgshare_mock_domain *domain)
     free(domain);
 }
 
-static struct pgshare_mock_domain *
-domain_make(struct pgshare_mock_machine *machine, uint64_t gfns,
-            const struct pgshare_mock_domain_options *options)
+static struct pgshare_mock_domain *domain_make(
+    struct pgshare_mock_machine *machine, uint64_t gfns,
+    const struct pgshare_mock_domain_options *options)
 {
     struct pgshare_mock_domain *domain;
 
@@ -221,7 +222,7 @@ int pgshare_mock_domain_new(struct pgshare_mock_machine *machine, uint64_t gfns,
 {
     const uint32_t all_flags = PGSHARE_MOCK_DIRECT | PGSHARE_MOCK_SPARSE |
                                PGSHARE_MOCK_ENLIGHTENED;
-    struct pgshare_mock_domain_options ours = {0};
+    struct pgshare_mock_domain_options ours = { 0 };
     struct pgshare_mock_domain *domain;
     uint32_t slot = 0;
     int error;
@@ -291,11 +292,11 @@ static uint32_t empty_entry(struct pgshare_mock_domain *domain, uint32_t entry,
     return pgs_mock_entry(0, domain->sparse ? KIND_HOLE : KIND_DEFAULT, 0);
 }
 
-struct pgshare_mock_domain *
-pgshare_mock_domain_free(struct pgshare_mock_domain *domain)
+struct pgshare_mock_domain *pgshare_mock_domain_free(
+    struct pgshare_mock_domain *domain)
 {
     struct pgshare_mock_machine *machine;
-    struct give_back back = {.n = 0};
+    struct give_back back = { .n = 0 };
 
     if (!domain)
         return NULL;
@@ -353,9 +354,8 @@ static int declare_ram(struct pgshare_mock_domain *domain, uint64_t handle)
         while (end < domain->gfns &&
                !pgs_mock_is_hole(domain, domain->p2m[end]))
             end++;
-        error = end > gfn
-                    ? pgshare_domain_ram_add(host, handle, gfn, end - gfn)
-                    : 0;
+        error = end > gfn ? pgshare_domain_ram_add(host, handle, gfn, end - gfn)
+                          : 0;
         if (error)
             return error;
         gfn = end + 1;
@@ -368,7 +368,7 @@ static int declare_ram(struct pgshare_mock_domain *domain, uint64_t handle)
 int pgshare_mock_join(struct pgshare_mock_domain *domain,
                       struct pgshare_host *host, uint64_t group)
 {
-    struct pgshare_domain_options options = {.size = sizeof(options)};
+    struct pgshare_domain_options options = { .size = sizeof(options) };
     uint64_t handle;
     int error;
 
@@ -454,7 +454,7 @@ static void fill_holes(struct pgshare_mock_domain *domain, uint64_t gfn,
 static void drop_range(struct pgshare_mock_domain *domain, uint64_t gfn,
                        uint64_t count)
 {
-    struct give_back back = {.n = 0};
+    struct give_back back = { .n = 0 };
 
     for (uint64_t i = gfn; i < gfn + count; i++) {
         uint32_t entry = pgs_mock_lock(domain, i);
@@ -510,8 +510,8 @@ int pgshare_mock_depopulate(struct pgshare_mock_domain *domain, uint64_t gfn,
     if (!pgs_mock_range_ok(domain, gfn, count))
         return PGSHARE_ERR_RANGE;
     if (domain->handle)
-        error = pgshare_domain_ram_remove(domain->machine->host,
-                                          domain->handle, gfn, count, NULL);
+        error = pgshare_domain_ram_remove(domain->machine->host, domain->handle,
+                                          gfn, count, NULL);
     if (!error)
         drop_range(domain, gfn, count);
     return error;
@@ -528,9 +528,9 @@ static bool is_droppable(const struct pgshare_mock_domain *domain,
         return !(pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS);
     if (entry & ENTRY_READ_ONLY)
         return false;
-    return pgs_mock_is_sparse(domain, entry) ? kind == KIND_DEFAULT
-                                             : kind == KIND_SHARED &&
-                                                   machine->platform_cow;
+    return pgs_mock_is_sparse(domain, entry)
+               ? kind == KIND_DEFAULT
+               : kind == KIND_SHARED && machine->platform_cow;
 }
 
 /* Drops one page. Returns whether it did. */
@@ -538,7 +538,7 @@ static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
                       int hole, uint64_t *ret_seq)
 {
     struct pgshare_mock_machine *machine = domain->machine;
-    struct give_back back = {.n = 0};
+    struct give_back back = { .n = 0 };
     uint32_t entry = pgs_mock_lock(domain, gfn);
     uint32_t frame = FRAME_NONE;
     bool drops = is_droppable(domain, entry);
@@ -671,7 +671,7 @@ static uint32_t public_state(const struct pgshare_mock_domain *domain,
 int pgshare_mock_page(struct pgshare_mock_domain *domain, uint64_t gfn,
                       struct pgshare_mock_page *ret_page)
 {
-    struct pgshare_mock_page page = {.size = sizeof(page)};
+    struct pgshare_mock_page page = { .size = sizeof(page) };
     uint64_t record;
     uint32_t entry;
     int error;

@@ -188,9 +188,9 @@ void pgs_mock_count_op(struct pgshare_mock_machine *machine)
 {
     _Atomic uint64_t *ops = &my_shard(machine)->ops;
 
-    atomic_store_explicit(
-        ops, atomic_load_explicit(ops, memory_order_relaxed) + 1,
-        memory_order_relaxed);
+    atomic_store_explicit(ops,
+                          atomic_load_explicit(ops, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
 }
 
 /* Puts everything that shards and the zeroed list hold into the pool. */
@@ -433,9 +433,10 @@ bool pgs_mock_frame_map(struct pgshare_mock_machine *machine, uint64_t id)
             pgs_mock_id(record, frame) != id ||
             pgs_mock_record_mappings(record) == UINT32_MAX)
             return false;
-    } while (!atomic_compare_exchange_weak_explicit(
-        &machine->records[frame], &record, record + 1, memory_order_acq_rel,
-        memory_order_acquire));
+    } while (!atomic_compare_exchange_weak_explicit(&machine->records[frame],
+                                                    &record, record + 1,
+                                                    memory_order_acq_rel,
+                                                    memory_order_acquire));
     return true;
 }
 
@@ -460,8 +461,7 @@ void pgs_mock_frame_unmap(struct pgshare_mock_machine *machine, uint32_t frame,
 
 /* The frame becomes the private page of its only mapping, which the caller has
  * locked; false: there are others. */
-bool pgs_mock_frame_retake(struct pgshare_mock_machine *machine,
-                           uint32_t frame)
+bool pgs_mock_frame_retake(struct pgshare_mock_machine *machine, uint32_t frame)
 {
     uint64_t record = pgs_mock_record(machine, frame);
 

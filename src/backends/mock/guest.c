@@ -27,9 +27,9 @@
 static int default_fault(struct pgshare_mock_domain *domain, uint64_t gfn,
                          uint32_t flags, uint64_t timeout_ns)
 {
-    struct pgshare_call call = {.size = sizeof(call),
-                                .timeout_ns = timeout_ns};
-    struct pgshare_fault fault = {.size = sizeof(fault)};
+    struct pgshare_call call = { .size = sizeof(call),
+                                 .timeout_ns = timeout_ns };
+    struct pgshare_fault fault = { .size = sizeof(fault) };
     uint64_t handle = atomic_load(&domain->handle);
     int error;
 
@@ -114,8 +114,8 @@ static int write_page_part(struct pgshare_mock_domain *domain, uint64_t gfn,
     uint32_t flags = len == PGSHARE_PAGE_SIZE ? PGSHARE_FAULT_WHOLE_PAGE : 0;
 
     for (unsigned i = 0; i < TRIES_MAX; i++) {
-        enum pgs_mock_access access =
-            write_once(domain, gfn, offset, bytes, len);
+        enum pgs_mock_access access = write_once(domain, gfn, offset, bytes,
+                                                 len);
         int error;
 
         if (access == ACCESS_DONE)
@@ -141,7 +141,8 @@ static int park(struct pgshare_mock_domain *domain, uint64_t gfn,
     if (!parked)
         return PGSHARE_ERR_NOMEM;
     *parked = (struct pgs_mock_parked){
-        .gfn = gfn, .offset = offset, .len = len, .patience = 1};
+        .gfn = gfn, .offset = offset, .len = len, .patience = 1
+    };
     memcpy(parked->bytes, bytes, len);
     pthread_mutex_lock(&domain->log_lock);
     *domain->parked_last = parked;
@@ -304,11 +305,10 @@ static int visit(struct pgshare_mock_domain *domain, uint64_t gfn,
         uint32_t part = part_of(at, len);
         uint64_t page = at >> PGSHARE_PAGE_SHIFT;
         uint32_t entry = pgs_mock_lock(domain, page);
-        const unsigned char *bytes =
-            pgs_mock_view(domain, page, entry, buffer);
-        int error = bytes ? use(ctx, bytes + (at & (PGSHARE_PAGE_SIZE - 1)),
-                                part)
-                          : PGSHARE_ERR_HOLE;
+        const unsigned char *bytes = pgs_mock_view(domain, page, entry, buffer);
+        int error = bytes
+                        ? use(ctx, bytes + (at & (PGSHARE_PAGE_SIZE - 1)), part)
+                        : PGSHARE_ERR_HOLE;
 
         pgs_mock_unlock(domain, page, entry);
         if (error)
@@ -503,6 +503,6 @@ int pgshare_mock_guest_alloc(struct pgshare_mock_domain *domain, uint64_t gfn,
         return PGSHARE_ERR_RANGE;
     if (!domain->enlightened || !domain->handle)
         return 0;
-    return pgshare_declare_allocated(domain->machine->host, domain->handle,
-                                     gfn, count);
+    return pgshare_declare_allocated(domain->machine->host, domain->handle, gfn,
+                                     count);
 }

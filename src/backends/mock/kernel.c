@@ -230,7 +230,7 @@ int pgshare_mock_kernel_new(struct pgshare_mock_domain *domain,
                             const struct pgshare_mock_kernel_options *options,
                             struct pgshare_mock_kernel **ret_kernel)
 {
-    struct pgshare_mock_kernel_options ours = {0};
+    struct pgshare_mock_kernel_options ours = { 0 };
     struct pgshare_mock_kernel *kernel;
     int error;
 
@@ -263,8 +263,8 @@ int pgshare_mock_kernel_new(struct pgshare_mock_domain *domain,
     return 0;
 }
 
-struct pgshare_mock_kernel *
-pgshare_mock_kernel_free(struct pgshare_mock_kernel *kernel)
+struct pgshare_mock_kernel *pgshare_mock_kernel_free(
+    struct pgshare_mock_kernel *kernel)
 {
     struct pgshare_mock_kernel **link;
 

@@ -24,8 +24,8 @@
 #define DEFAULT_ZEROED 256u
 #define DEFAULT_DELAY_POLLS 4u
 #define DEFAULT_TIMEOUT_NS UINT64_C(1000000000)
-#define ALL_FLAGS                                                              \
-    (PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_PARANOID |                      \
+#define ALL_FLAGS                                         \
+    (PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_PARANOID | \
      PGSHARE_MOCK_CHANGE_LOG | PGSHARE_MOCK_HUGE | PGSHARE_MOCK_STEPS)
 #define MILLION 1000000u
 
@@ -150,7 +150,7 @@ static int machine_init(struct pgshare_mock_machine *machine)
 int pgshare_mock_machine_new(const struct pgshare_mock_options *options,
                              struct pgshare_mock_machine **ret_machine)
 {
-    struct pgshare_mock_options ours = {0};
+    struct pgshare_mock_options ours = { 0 };
     struct pgshare_mock_machine *machine;
     int error;
 
@@ -177,8 +177,8 @@ int pgshare_mock_machine_new(const struct pgshare_mock_options *options,
     return 0;
 }
 
-struct pgshare_mock_machine *
-pgshare_mock_machine_free(struct pgshare_mock_machine *machine)
+struct pgshare_mock_machine *pgshare_mock_machine_free(
+    struct pgshare_mock_machine *machine)
 {
     if (!machine)
         return NULL;
@@ -197,14 +197,14 @@ pgshare_mock_machine_free(struct pgshare_mock_machine *machine)
     return NULL;
 }
 
-struct pgshare_backend *
-pgshare_mock_backend(struct pgshare_mock_machine *machine)
+struct pgshare_backend *pgshare_mock_backend(
+    struct pgshare_mock_machine *machine)
 {
     return machine ? &machine->backend : NULL;
 }
 
-const struct pgshare_platform *
-pgshare_mock_platform(struct pgshare_mock_machine *machine)
+const struct pgshare_platform *pgshare_mock_platform(
+    struct pgshare_mock_machine *machine)
 {
     return machine ? &machine->platform : NULL;
 }

@@ -58,13 +58,13 @@
 #define ENTRY_KIND_SHIFT 28
 
 enum pgs_mock_kind {
-    KIND_DEFAULT = 0,      /* sparse domain: private, unwritten; else a hole */
-    KIND_HOLE = 1,         /* for sparse domains */
-    KIND_PRIVATE = 2,      /* has a frame */
-    KIND_PROTECTED = 3,    /* has a frame */
-    KIND_SHARED = 4,       /* has a frame of type COW or ORPHAN */
-    KIND_ZERO = 5,         /* maps the zero frame */
-    KIND_RECLAIMED = 6,    /* a hole that reads as zeroes */
+    KIND_DEFAULT = 0,   /* sparse domain: private, unwritten; else a hole */
+    KIND_HOLE = 1,      /* for sparse domains */
+    KIND_PRIVATE = 2,   /* has a frame */
+    KIND_PROTECTED = 3, /* has a frame */
+    KIND_SHARED = 4,    /* has a frame of type COW or ORPHAN */
+    KIND_ZERO = 5,      /* maps the zero frame */
+    KIND_RECLAIMED = 6, /* a hole that reads as zeroes */
     KIND_SPARSE_PROTECTED = 7
 };
 
@@ -188,7 +188,7 @@ struct pgshare_mock_machine {
 struct pgs_mock_parked {
     struct pgs_mock_parked *next;
     uint64_t gfn;
-    uint64_t cookie;  /* of a demand that is under way, or 0 */
+    uint64_t cookie; /* of a demand that is under way, or 0 */
     uint32_t offset;
     uint32_t len;
     uint32_t patience; /* polls before it faults again */
@@ -242,9 +242,8 @@ struct pgshare_mock_domain {
 
 /* machine.c */
 
-__attribute__((format(printf, 2, 3))) void
-pgs_mock_violate(struct pgshare_mock_machine *machine, const char *format,
-                 ...);
+__attribute__((format(printf, 2, 3))) void pgs_mock_violate(
+    struct pgshare_mock_machine *machine, const char *format, ...);
 uint64_t pgs_mock_random(struct pgshare_mock_machine *machine);
 bool pgs_mock_chance(struct pgshare_mock_machine *machine, uint32_t ppm);
 
@@ -279,21 +278,19 @@ void pgs_mock_frame_unmap(struct pgshare_mock_machine *machine, uint32_t frame,
                           bool orphan);
 bool pgs_mock_frame_retake(struct pgshare_mock_machine *machine,
                            uint32_t frame);
-void pgs_mock_frame_plain(struct pgshare_mock_machine *machine,
-                          uint32_t frame);
+void pgs_mock_frame_plain(struct pgshare_mock_machine *machine, uint32_t frame);
 
-static inline unsigned char *
-pgs_mock_bytes(const struct pgshare_mock_machine *machine, uint32_t frame)
+static inline unsigned char *pgs_mock_bytes(
+    const struct pgshare_mock_machine *machine, uint32_t frame)
 {
-    return machine->arena + ((size_t)(frame & ENTRY_FRAME)
-                             << PGSHARE_PAGE_SHIFT);
+    return machine->arena +
+           ((size_t)(frame & ENTRY_FRAME) << PGSHARE_PAGE_SHIFT);
 }
 
-static inline uint64_t
-pgs_mock_record(const struct pgshare_mock_machine *machine, uint32_t frame)
+static inline uint64_t pgs_mock_record(
+    const struct pgshare_mock_machine *machine, uint32_t frame)
 {
-    return atomic_load_explicit(&machine->records[frame],
-                                memory_order_acquire);
+    return atomic_load_explicit(&machine->records[frame], memory_order_acquire);
 }
 
 static inline enum pgs_mock_type pgs_mock_record_type(uint64_t record)
@@ -313,8 +310,8 @@ static inline uint64_t pgs_mock_id(uint64_t record, uint32_t frame)
 }
 
 /* Is this the present name of a frame of type COW? */
-static inline bool pgs_mock_id_is_cow(const struct pgshare_mock_machine *machine,
-                                      uint64_t id)
+static inline bool pgs_mock_id_is_cow(
+    const struct pgshare_mock_machine *machine, uint64_t id)
 {
     uint32_t frame = (uint32_t)id;
     uint64_t record;
@@ -328,8 +325,8 @@ static inline bool pgs_mock_id_is_cow(const struct pgshare_mock_machine *machine
 
 /* domain.c */
 
-struct pgshare_mock_domain *
-pgs_mock_domain_find(struct pgshare_mock_machine *machine, const void *cookie);
+struct pgshare_mock_domain *pgs_mock_domain_find(
+    struct pgshare_mock_machine *machine, const void *cookie);
 void *pgs_mock_domain_cookie(const struct pgshare_mock_domain *domain);
 bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
                        uint64_t count);
@@ -403,9 +400,10 @@ static inline uint32_t pgs_mock_lock(struct pgshare_mock_domain *domain,
     uint32_t value = atomic_load_explicit(entry, memory_order_relaxed);
 
     if (!(value & ENTRY_LOCK) &&
-        atomic_compare_exchange_strong_explicit(
-            entry, &value, value | ENTRY_LOCK, memory_order_acquire,
-            memory_order_relaxed))
+        atomic_compare_exchange_strong_explicit(entry, &value,
+                                                value | ENTRY_LOCK,
+                                                memory_order_acquire,
+                                                memory_order_relaxed))
         return value;
     return pgs_mock_lock_slow(entry);
 }
@@ -440,9 +438,9 @@ static inline void pgs_mock_spin_unlock(atomic_flag *lock)
 
 /* How an access to a locked page went on. */
 enum pgs_mock_access {
-    ACCESS_DONE,   /* the page is private and writable; still locked */
-    ACCESS_TRAP,   /* the library must resolve it */
-    ACCESS_NOMEM,  /* the machine has no free frame for the copy */
+    ACCESS_DONE,  /* the page is private and writable; still locked */
+    ACCESS_TRAP,  /* the library must resolve it */
+    ACCESS_NOMEM, /* the machine has no free frame for the copy */
     ACCESS_HOLE
 };
 
@@ -502,9 +500,9 @@ pgs_mock_op pgs_mock_op_protect, pgs_mock_op_unprotect, pgs_mock_op_compare,
 pgs_mock_op pgs_mock_op_unshare, pgs_mock_op_release, pgs_mock_op_discard,
     pgs_mock_op_reclaim, pgs_mock_op_grant, pgs_mock_op_clone,
     pgs_mock_op_reserve;
-pgs_mock_op pgs_mock_op_fingerprint, pgs_mock_op_read_only,
-    pgs_mock_op_harvest, pgs_mock_op_changes, pgs_mock_op_query,
-    pgs_mock_op_answer, pgs_mock_op_suspend;
+pgs_mock_op pgs_mock_op_fingerprint, pgs_mock_op_read_only, pgs_mock_op_harvest,
+    pgs_mock_op_changes, pgs_mock_op_query, pgs_mock_op_answer,
+    pgs_mock_op_suspend;
 
 /* schedule.c */
 

@@ -18,15 +18,14 @@
 #define BIT(kind) ((uint64_t)1 << (kind))
 
 /* Neither an extent nor a domain is needed by these. */
-#define WITHOUT_EXTENT                                                         \
-    (BIT(PGSHARE_OP_RESERVE) | BIT(PGSHARE_OP_ANSWER) |                        \
+#define WITHOUT_EXTENT                                  \
+    (BIT(PGSHARE_OP_RESERVE) | BIT(PGSHARE_OP_ANSWER) | \
      BIT(PGSHARE_OP_HARVEST) | BIT(PGSHARE_OP_SUSPEND))
-#define WITHOUT_DOMAIN                                                         \
-    (BIT(PGSHARE_OP_RESERVE) | BIT(PGSHARE_OP_ANSWER) |                        \
-     BIT(PGSHARE_OP_RELEASE))
-#define WITH_IDS                                                               \
-    (BIT(PGSHARE_OP_FINGERPRINT) | BIT(PGSHARE_OP_PROTECT) |                   \
-     BIT(PGSHARE_OP_PUBLISH) | BIT(PGSHARE_OP_QUERY) |                         \
+#define WITHOUT_DOMAIN \
+    (BIT(PGSHARE_OP_RESERVE) | BIT(PGSHARE_OP_ANSWER) | BIT(PGSHARE_OP_RELEASE))
+#define WITH_IDS                                             \
+    (BIT(PGSHARE_OP_FINGERPRINT) | BIT(PGSHARE_OP_PROTECT) | \
+     BIT(PGSHARE_OP_PUBLISH) | BIT(PGSHARE_OP_QUERY) |       \
      BIT(PGSHARE_OP_RESERVE))
 #define WITH_STATUS (BIT(PGSHARE_OP_CHANGES) | BIT(PGSHARE_OP_QUERY))
 
@@ -65,8 +64,8 @@ static uint32_t machine_caps(const struct pgshare_mock_machine *machine)
         [PGSHARE_MOCK_PLAIN_PLATFORM] = PGSHARE_CAP_PLATFORM_COW,
         [PGSHARE_MOCK_LINUX] = PGSHARE_CAP_PLATFORM_COW | PGSHARE_CAP_MERGE |
                                PGSHARE_CAP_SNAPSHOT,
-        [PGSHARE_MOCK_XEN] =
-            PGSHARE_CAP_PLATFORM_COW | PGSHARE_CAP_MAP_MOVES_FRAME,
+        [PGSHARE_MOCK_XEN] = PGSHARE_CAP_PLATFORM_COW |
+                             PGSHARE_CAP_MAP_MOVES_FRAME,
     };
 
     return caps[machine->options.flavour] |
@@ -184,8 +183,7 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
     return 0;
 }
 
-static void backend_domain_remove(struct pgshare_backend *backend,
-                                  void *cookie)
+static void backend_domain_remove(struct pgshare_backend *backend, void *cookie)
 {
     struct pgshare_mock_machine *machine = machine_of(backend);
     struct pgshare_mock_domain *domain = pgs_mock_domain_find(machine, cookie);
@@ -320,7 +318,7 @@ static int backend_submit(struct pgshare_backend *backend,
     if (atomic_load_explicit(&machine->unquiet, memory_order_acquire))
         return pgs_mock_submit_unquiet(machine, ops, n);
     for (size_t i = 0; i < n; i++) {
-        struct pgs_mock_work work = {.status = status, .ids = ids};
+        struct pgs_mock_work work = { .status = status, .ids = ids };
         uint64_t seq;
 
         pgs_mock_perform(machine, &ops[i], &work, &seq);

@@ -15,7 +15,8 @@
 #include <xxhash.h>
 
 /* UNSHARE of one locked page. Returns the new entry. */
-static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
+static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
+                             uint32_t entry)
 {
     struct pgshare_mock_machine *machine = work->machine;
     uint32_t flags = work->op->flags;
@@ -264,8 +265,8 @@ static int clone_bytes(struct pgs_mock_work *work, uint32_t i, void *ret_page)
 {
     uint64_t gfn = work->op->peer_gfn + i;
     uint32_t entry = pgs_mock_lock(work->peer, gfn);
-    const unsigned char *bytes =
-        pgs_mock_view(work->peer, gfn, entry, ret_page);
+    const unsigned char *bytes = pgs_mock_view(work->peer, gfn, entry,
+                                               ret_page);
 
     if (bytes && bytes != ret_page)
         memcpy(ret_page, bytes, PGSHARE_PAGE_SIZE);
@@ -333,8 +334,7 @@ void pgs_mock_op_fingerprint(struct pgs_mock_work *work, uint32_t first,
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
         uint32_t entry = pgs_mock_lock(domain, gfn);
-        const unsigned char *bytes =
-            pgs_mock_view(domain, gfn, entry, buffer);
+        const unsigned char *bytes = pgs_mock_view(domain, gfn, entry, buffer);
 
         work->ids[i] = 0;
         if (bytes)
@@ -408,8 +408,8 @@ void pgs_mock_op_query(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         else if (!pgs_mock_is_hole(domain, entry))
             state = PGSHARE_GFN_SHARED;
         if (pgs_mock_kind(entry) == KIND_SHARED)
-            work->ids[i] =
-                pgs_mock_id(pgs_mock_record(work->machine, frame), frame);
+            work->ids[i] = pgs_mock_id(pgs_mock_record(work->machine, frame),
+                                       frame);
         else if (pgs_mock_kind(entry) == KIND_ZERO)
             work->ids[i] = PGSHARE_ID_ZERO;
         work->status[i] = (int8_t)state;
@@ -431,6 +431,5 @@ void pgs_mock_op_answer(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 
 void pgs_mock_op_suspend(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
-    atomic_store(&work->domain->suspended,
-                 !(work->op->flags & PGSHARE_OP_OFF));
+    atomic_store(&work->domain->suspended, !(work->op->flags & PGSHARE_OP_OFF));
 }

@@ -202,11 +202,10 @@ void pgs_mock_op_compare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
     }
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry =
-            lock ? pgs_mock_lock(domain, gfn)
-                 : atomic_load_explicit(&domain->p2m[gfn],
-                                        memory_order_acquire) &
-                       ~ENTRY_LOCK;
+        uint32_t entry = lock ? pgs_mock_lock(domain, gfn)
+                              : atomic_load_explicit(&domain->p2m[gfn],
+                                                     memory_order_acquire) &
+                                    ~ENTRY_LOCK;
 
         compare_one(work, i, entry);
         if (lock)
@@ -220,8 +219,8 @@ static uint32_t publish_snapshot(struct pgs_mock_work *work, uint32_t i,
 {
     struct pgshare_mock_machine *machine = work->machine;
     unsigned char buffer[PGSHARE_PAGE_SIZE];
-    const unsigned char *bytes =
-        pgs_mock_view(work->domain, work->op->gfn + i, entry, buffer);
+    const unsigned char *bytes = pgs_mock_view(work->domain, work->op->gfn + i,
+                                               entry, buffer);
     uint32_t frame;
 
     if (!bytes) {
@@ -345,7 +344,7 @@ static uint32_t replace(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
  * the zero frame for a page that it declared free? */
 static bool is_declared_free(const struct pgs_mock_work *work, uint64_t gfn)
 {
-    struct pgshare_gfn_info info = {.size = sizeof(info)};
+    struct pgshare_gfn_info info = { .size = sizeof(info) };
 
     return work->machine->host &&
            !pgshare_gfn_info(work->machine->host, work->domain->handle, gfn,
@@ -360,8 +359,8 @@ static void check_content(struct pgs_mock_work *work, uint32_t i)
     uint64_t gfn = work->op->gfn + i;
     uint64_t id = work->op->ids[i];
     uint32_t entry = pgs_mock_lock(work->domain, gfn);
-    const unsigned char *bytes =
-        pgs_mock_view(work->domain, gfn, entry, buffer);
+    const unsigned char *bytes = pgs_mock_view(work->domain, gfn, entry,
+                                               buffer);
     bool differs = (pgs_mock_is_protected(entry) || is_mapping(entry)) &&
                    (id == PGSHARE_ID_ZERO ||
                     pgs_mock_id_is_cow(work->machine, id)) &&
@@ -388,8 +387,7 @@ static void move_mappings(struct pgs_mock_work *work, uint32_t from,
         if (!domain || !domain->handle)
             continue;
         for (uint64_t gfn = pgs_mock_next_touched(domain, 0);
-             gfn < domain->gfns;
-             gfn = pgs_mock_next_touched(domain, gfn + 1)) {
+             gfn < domain->gfns; gfn = pgs_mock_next_touched(domain, gfn + 1)) {
             uint32_t entry = pgs_mock_lock(domain, gfn);
 
             if (pgs_mock_kind(entry) == KIND_SHARED &&
@@ -442,8 +440,9 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint32_t entry;
 
         if (!work->op->ids || domain->direct) {
-            pgs_mock_fail(work, i, work->op->ids ? PGSHARE_ERR_NOTSUP
-                                                 : PGSHARE_ERR_INVALID);
+            pgs_mock_fail(work, i,
+                          work->op->ids ? PGSHARE_ERR_NOTSUP
+                                        : PGSHARE_ERR_INVALID);
             continue;
         }
         if (paranoid)
@@ -505,8 +504,9 @@ void pgs_mock_op_merge(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint32_t entry;
 
         if (!work->op->ids || domain->direct) {
-            pgs_mock_fail(work, i, work->op->ids ? PGSHARE_ERR_NOTSUP
-                                                 : PGSHARE_ERR_INVALID);
+            pgs_mock_fail(work, i,
+                          work->op->ids ? PGSHARE_ERR_NOTSUP
+                                        : PGSHARE_ERR_INVALID);
             continue;
         }
         entry = pgs_mock_lock(domain, gfn);

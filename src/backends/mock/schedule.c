@@ -60,10 +60,10 @@ static void update_unquiet(struct pgshare_mock_machine *machine)
 {
     const struct pgshare_mock_chaos *chaos = &machine->options.chaos;
 
-    atomic_store(&machine->unquiet,
-                 machine->n_hooks || chaos->delay_op || chaos->delay_answer ||
-                     chaos->split || chaos->lose || chaos->twice ||
-                     chaos->refuse);
+    atomic_store(&machine->unquiet, machine->n_hooks || chaos->delay_op ||
+                                        chaos->delay_answer || chaos->split ||
+                                        chaos->lose || chaos->twice ||
+                                        chaos->refuse);
 }
 
 int pgshare_mock_schedule(struct pgshare_mock_machine *machine,
@@ -75,8 +75,8 @@ int pgshare_mock_schedule(struct pgshare_mock_machine *machine,
     if (!machine || !hook)
         return PGSHARE_ERR_INVALID;
     pthread_mutex_lock(&machine->hook_lock);
-    while (i < machine->n_hooks && (machine->hooks[i].call != hook ||
-                                    machine->hooks[i].ctx != ctx))
+    while (i < machine->n_hooks &&
+           (machine->hooks[i].call != hook || machine->hooks[i].ctx != ctx))
         i++;
     if (i < machine->n_hooks && !chance) {
         machine->hooks[i] = machine->hooks[--machine->n_hooks];
@@ -196,8 +196,8 @@ static struct pgs_mock_pending *pending_new(const struct pgshare_op *op)
 static void perform(struct pgshare_mock_machine *machine,
                     struct pgs_mock_pending *pending)
 {
-    struct pgs_mock_work work = {.status = pending->status,
-                                 .ids = pending->ids};
+    struct pgs_mock_work work = { .status = pending->status,
+                                  .ids = pending->ids };
 
     pgs_mock_step(machine);
     pgs_mock_perform(machine, &pending->op, &work, &pending->seq);
@@ -245,8 +245,8 @@ static void send(struct pgshare_mock_machine *machine,
         return;
     while (count - first > 1 && count <= PGSHARE_EXTENT_MAX &&
            pgs_mock_chance(machine, chaos->split)) {
-        uint32_t part =
-            1 + (uint32_t)(pgs_mock_random(machine) % (count - first - 1));
+        uint32_t part = 1 + (uint32_t)(pgs_mock_random(machine) %
+                                       (count - first - 1));
 
         send_part(machine, pending, first, first + part, 0);
         first += part;

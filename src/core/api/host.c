@@ -160,6 +160,8 @@ static int fill_reserve(struct pgshare_host *host)
 {
     int64_t got;
 
+    atomic_store_explicit(&host->reserve_wish, host->options.reserve_min,
+                          memory_order_relaxed);
     if (!host->options.reserve_min)
         return 0;
     return pgs_reserve_exchange(host, (int64_t)host->options.reserve_min,
@@ -357,6 +359,8 @@ int pgshare_host_settle(struct pgshare_host *host, uint64_t timeout_ns)
     if (!pgs_origin_is_here(&host->origin))
         return PGSHARE_ERR_FORKED;
     start = pgs_now(&host->platform);
+    atomic_store_explicit(&host->policy->harvest_wanted, 1,
+                          memory_order_relaxed);
     for (;;) {
         r = pgshare_host_run(host, &budget, &progress);
         if (r)

@@ -185,6 +185,7 @@ int pgshare_reserve_set(struct pgshare_host *host, uint64_t frames,
         return r;
     if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1))
         return pgs_visit_end(&visit, PGSHARE_ERR_NOTSUP);
+    atomic_store_explicit(&host->reserve_wish, frames, memory_order_relaxed);
     wanted = missing(host, frames);
     if (wanted)
         r = pgs_reserve_exchange(host, wanted, host->options.timeout_ns,

@@ -173,7 +173,7 @@ int pgshare_gfn_put(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
 
 /* ---- unshare ----------------------------------------------------------- */
 
-static int unshare(struct pgs_visit *visit, uint64_t gfn,
+static int unshare_one(struct pgs_visit *visit, uint64_t gfn,
                    struct pgshare_call *ours)
 {
     uint64_t word = pgs_word_peek(visit->domain, gfn);
@@ -207,7 +207,7 @@ int pgshare_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
         return r;
     r = pgs_visit_call(&visit, &ours, theirs);
     for (uint64_t i = 0; !r && i < count; i++)
-        r = pgs_visit_note(&ours, i, unshare(&visit, gfn + i, &ours), &first);
+        r = pgs_visit_note(&ours, i, unshare_one(&visit, gfn + i, &ours), &first);
     pgs_visit_report(&ours, theirs);
     return pgs_visit_end(&visit, r ? r : first);
 }

@@ -35,9 +35,10 @@
 /* ---- one page ---------------------------------------------------------- */
 
 /* How one page's word is to change: 0, *next set; or an error. */
-typedef int (*change)(uint64_t word, uint64_t *next);
+typedef int (*declaration)(uint64_t word, uint64_t *next);
 
-static int declare(struct pgs_domain *domain, uint64_t gfn, change change)
+static int declare(struct pgs_domain *domain, uint64_t gfn,
+                   declaration change)
 {
     _Atomic uint64_t *at = pgs_word_of(domain, gfn);
     uint64_t word, next;
@@ -62,7 +63,7 @@ static int declare(struct pgs_domain *domain, uint64_t gfn, change change)
 }
 
 static int declare_all(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
-                       change change, uint64_t *ret_done)
+                       declaration change, uint64_t *ret_done)
 {
     uint64_t done = 0;
     int r = 0;

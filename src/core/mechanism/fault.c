@@ -32,7 +32,7 @@
 #include <pgshare/fault.h>
 #include <pgshare/gfn.h>
 
-static enum pgs_verdict unshare(struct pgs_call *call);
+static enum pgs_verdict break_mapping(struct pgs_call *call);
 
 /* ---- endings ----------------------------------------------------------- */
 
@@ -176,7 +176,7 @@ static uint32_t outcome_of(const struct pgs_call *call, uint64_t word)
 
 static enum pgs_verdict paid(struct pgs_call *call)
 {
-    return call->result ? fail(call, call->result) : unshare(call);
+    return call->result ? fail(call, call->result) : break_mapping(call);
 }
 
 static enum pgs_verdict unshared(struct pgs_call *call)
@@ -234,7 +234,7 @@ static uint32_t choose(struct pgs_call *call, uint64_t word, uint64_t *ret_id)
     return how;
 }
 
-static enum pgs_verdict unshare(struct pgs_call *call)
+static enum pgs_verdict break_mapping(struct pgs_call *call)
 {
     struct pgs_domain *domain = call->domain;
     uint64_t word = atomic_load_explicit(
@@ -282,7 +282,7 @@ static enum pgs_verdict dispatch(struct pgs_call *call, uint64_t word)
     case PGS_PROTECTED:
         return unprotect(call, word);
     case PGS_SHARED:
-        return unshare(call);
+        return break_mapping(call);
     case PGS_HOLE:
     default:
         if (word & PGS_ATTR_RECLAIMED && !(call->flags & PGS_FAULT_UNDO))

@@ -184,7 +184,7 @@ static enum pgs_verdict cloned(struct pgs_call *call)
 }
 
 /* Takes the holes, and has them filled with copies. */
-static enum pgs_verdict clone(struct pgs_call *call)
+static enum pgs_verdict clone_pages(struct pgs_call *call)
 {
     struct pgs_extent *extent = call->extent;
     struct pgshare_op op = {
@@ -234,7 +234,7 @@ static int copy_run(struct walk *walk, struct pgshare_fork_info *info)
         return r;
     }
     extent = make_extent(walk, 0);
-    call = extent ? pgs_call_take(host, walk->child, clone) : NULL;
+    call = extent ? pgs_call_take(host, walk->child, clone_pages) : NULL;
     if (!call) {
         pgs_extent_free(host, extent);
         return extent ? PGSHARE_ERR_BUSY : PGSHARE_ERR_NOMEM;

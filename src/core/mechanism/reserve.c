@@ -98,23 +98,39 @@ static void launch_recount(struct pgshare_host *host)
     pgs_call_launch(call);
 }
 
+/* Frames that neither the books nor the embedder want held. */
+static int64_t spare_frames(struct pgshare_host *host)
+{
+    int64_t surplus = pgs_ledger_surplus(host);
+    int64_t wish = (int64_t)atomic_load_explicit(&host->reserve_wish,
+                                                 memory_order_relaxed);
+    int64_t reserve =
+        (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
+    int64_t keep, spare;
+
+    if (host->options.reserve_keep == PGSHARE_RESERVE_KEEP_ALL)
+        return surplus - wish;
+    keep = (int64_t)host->options.reserve_keep;
+    spare = reserve - (keep > wish ? keep : wish);
+    if (pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) && spare > surplus)
+        spare = surplus;
+    return spare;
+}
+
 void pgs_reserve_balance(struct pgshare_host *host)
 {
-    int64_t spare, reserve;
     struct pgs_call *call;
+    int64_t spare;
 
     if (atomic_load_explicit(&host->recount, memory_order_relaxed)) {
         launch_recount(host);
         return;
     }
-    if (host->options.reserve_keep == PGSHARE_RESERVE_KEEP_ALL ||
-        atomic_load_explicit(&host->calls.n_busy, memory_order_relaxed))
+    if (atomic_load_explicit(&host->calls.n_busy, memory_order_relaxed) ||
+        atomic_load_explicit(&host->calls.n_running, memory_order_relaxed) ||
+        !(host->info.ops >> PGSHARE_OP_RESERVE & 1))
         return;
-    reserve = (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
-    spare = reserve - (int64_t)host->options.reserve_keep;
-    if (pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) &&
-        spare > pgs_ledger_surplus(host))
-        spare = pgs_ledger_surplus(host);
+    spare = spare_frames(host);
     if (spare <= 0)
         return;
     call = pgs_exchange_take(host, -spare);

@@ -10,18 +10,11 @@ static void report(struct pgs_audit *audit, uint64_t expected, uint64_t found)
                      found);
 }
 
-/* Ordinals at and above were never given to a page. */
-static uint64_t pages_end(struct pgshare_host *host)
-{
-    uint64_t chunks;
+/* Ordinals from here on are no page's. Lower ones may name pages of domains
+ * that have gone. */
+#define PAGES_END ((uint64_t)PGS_CHUNKS_MAX << PGS_CHUNK_SHIFT)
 
-    pgs_mutex_lock(&host->domains_lock);
-    chunks = host->chunks.used;
-    pgs_mutex_unlock(&host->domains_lock);
-    return chunks << PGS_CHUNK_SHIFT;
-}
-
-static void check_index(struct pgs_audit *audit, uint64_t end)
+static void check_index(struct pgs_audit *audit)
 {
     const struct pgs_index *index = &audit->host->policy->index;
     uint64_t used = 0;
@@ -35,19 +28,20 @@ static void check_index(struct pgs_audit *audit, uint64_t end)
             pgs_slab_at(&index->buckets, (uint32_t)b);
 
         for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++) {
-            if (!bucket->page[i])
+            uint64_t page = PGS_PAGE_NONE - bucket->page[i];
+
+            if (page == PGS_PAGE_NONE)
                 continue;
             used++;
-            if ((uint32_t)~bucket->page[i] >= end)
-                report(audit, end, (uint32_t)~bucket->page[i]);
+            if (page >= PAGES_END)
+                report(audit, PAGES_END, page);
         }
     }
     if (used != index->used)
         report(audit, used, index->used);
 }
 
-static void check_map(struct pgs_audit *audit, const struct pgs_keymap *map,
-                      uint64_t end)
+static void check_map(struct pgs_audit *audit, const struct pgs_keymap *map)
 {
     uint64_t n = map->entries ? map->sets * PGS_KEYMAP_WAYS : 0, used = 0;
 
@@ -55,8 +49,8 @@ static void check_map(struct pgs_audit *audit, const struct pgs_keymap *map,
         if (!map->entries[i].check)
             continue;
         used++;
-        if (map->entries[i].page >= end)
-            report(audit, end, map->entries[i].page);
+        if (map->entries[i].page >= PAGES_END)
+            report(audit, PAGES_END, map->entries[i].page);
     }
     if (used != map->used)
         report(audit, used, map->used);
@@ -65,9 +59,8 @@ static void check_map(struct pgs_audit *audit, const struct pgs_keymap *map,
 void pgs_policy_audit(struct pgs_audit *audit)
 {
     struct pgs_policy *policy = audit->host->policy;
-    uint64_t end = pages_end(audit->host);
 
-    check_index(audit, end);
-    check_map(audit, &policy->blocks, end);
-    check_map(audit, &policy->files, end);
+    check_index(audit);
+    check_map(audit, &policy->blocks);
+    check_map(audit, &policy->files);
 }

@@ -62,6 +62,7 @@ struct pgs_policy {
     struct pgs_pass pass;
     _Atomic uint64_t pass_wanted;    /* a handle, UINT64_MAX: all, 0: none */
     uint64_t next_harvest;           /* on the clock */
+    _Atomic uint32_t harvest_wanted; /* 1: at once */
     uint32_t jobs;                   /* candidates under way */
     struct pgshare_progress progress;
     _Atomic uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];

@@ -127,7 +127,9 @@ static bool look_after(struct pgs_domain *domain, bool harvest)
 static bool look_after_all(struct pgshare_host *host)
 {
     uint64_t now = pgs_now(&host->platform);
-    bool harvest = now >= host->policy->next_harvest;
+    bool harvest = atomic_exchange_explicit(&host->policy->harvest_wanted, 0,
+                                            memory_order_relaxed) ||
+                   now >= host->policy->next_harvest;
     bool left = false;
 
     if (harvest)
