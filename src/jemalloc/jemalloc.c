@@ -159,6 +159,7 @@ int pgshare_jemalloc_info(const struct pgshare_jemalloc *arena,
 {
     struct pgshare_jemalloc_info info = {0};
     uint64_t epoch = 1;
+    size_t known;
 
     if (!arena || !ret_info)
         return PGSHARE_ERR_INVALID;
@@ -169,7 +170,8 @@ int pgshare_jemalloc_info(const struct pgshare_jemalloc *arena,
     info.allocated = read_size(arena, "small.allocated") +
                      read_size(arena, "large.allocated");
     info.resident = read_size(arena, "resident");
-    memcpy(ret_info, &info,
-           info.size < sizeof(info) ? info.size : sizeof(info));
+    known = info.size < sizeof(info) ? info.size : sizeof(info);
+    memset((char *)ret_info + known, 0, info.size - known);
+    memcpy(ret_info, &info, known);
     return 0;
 }

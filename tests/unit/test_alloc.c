@@ -107,6 +107,21 @@ START_TEST(test_bytes_are_the_sum)
 }
 END_TEST
 
+START_TEST(test_a_heap_may_move)
+{
+    struct pgs_heap first;
+    struct pgs_heap second;
+    uint64_t *block;
+
+    pgs_heap_init(&first, pgs_test_allocator());
+    block = PGS_NEW(&first, uint64_t);
+    pgs_heap_move(&second, &first);
+    ck_assert_uint_eq(second.bytes, 8);
+    PGS_FREE(&second, block);
+    ck_assert_uint_eq(second.bytes, 0);
+}
+END_TEST
+
 START_TEST(test_overflow_and_exhaustion_are_no_memory)
 {
     struct pgs_heap heap;
@@ -136,6 +151,7 @@ static Suite *make(void)
     tcase_add_test(libc, test_libc_without_zeroes);
     tcase_add_test(libc, test_large_blocks_are_lazy);
     tcase_add_test(heap, test_bytes_are_the_sum);
+    tcase_add_test(heap, test_a_heap_may_move);
     tcase_add_test(heap, test_overflow_and_exhaustion_are_no_memory);
     return suite;
 }

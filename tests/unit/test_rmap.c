@@ -125,6 +125,47 @@ START_TEST(test_lists_are_sets)
 }
 END_TEST
 
+START_TEST(test_a_list_moves_whole)
+{
+    static uint32_t mapped[PAGES];
+    static uint32_t node[PAGES];
+    struct world world;
+    uint32_t taken[600];
+
+    world_init(&world);
+    ck_assert_int_eq(pgs_frames_take(world.frames, 600, taken), 0);
+    world.frame[2] = taken[599]; /* of another stripe */
+    for (uint32_t page = 0; page < 30; page++) {
+        node[page] = link_page(world.frames, world.frame[page % 3], page);
+        mapped[page] = 1 + page % 3;
+    }
+    for (uint32_t from = 0; from < 2; from++) {
+        uint32_t to = from + 1;
+
+        ck_assert_uint_eq(pgs_rmap_move(world.frames, world.frame[from],
+                                        world.frame[to]),
+                          10 * (from + 1));
+        ck_assert_uint_eq(pgs_rmap_move(world.frames, world.frame[from],
+                                        world.frame[to]), 0);
+        for (uint32_t page = 0; page < 30; page++)
+            mapped[page] = mapped[page] == from + 1 ? to + 1 : mapped[page];
+        for (uint32_t i = 0; i < 3; i++)
+            check_list(&world, i, mapped, node);
+    }
+    /* And back, into an empty list. */
+    ck_assert_uint_eq(pgs_rmap_move(world.frames, world.frame[2],
+                                    world.frame[0]), 30);
+    for (uint32_t page = 0; page < 30; page++) {
+        ck_assert_uint_eq(pgs_node_lock(world.frames, node[page]),
+                          world.frame[0]);
+        ck_assert_uint_eq(pgs_rmap_unlink(world.frames, node[page]),
+                          29 - page);
+        pgs_frame_unlock(world.frames, world.frame[0]);
+    }
+    world_fini(&world);
+}
+END_TEST
+
 START_TEST(test_unlinking_needs_no_memory_and_nodes_come_back)
 {
     struct world world;
@@ -265,6 +306,55 @@ START_TEST(test_threads_share_stripes)
 }
 END_TEST
 
+struct mover {
+    struct world *world;
+    _Atomic bool stop;
+};
+
+/* All of the world's mappings, from frame to frame. */
+static void *move_about(void *arg)
+{
+    struct mover *mover = arg;
+    const uint32_t *frame = mover->world->frame;
+
+    for (uint32_t i = 0; !atomic_load(&mover->stop); i++)
+        pgs_rmap_move(mover->world->frames, frame[i % FRAMES],
+                      frame[(i + 7) % FRAMES]);
+    return NULL;
+}
+
+START_TEST(test_nodes_are_locked_wherever_they_are)
+{
+    struct world world;
+    struct mover mover = { .world = &world };
+    pthread_t thread;
+    uint32_t extra[4000];
+    uint32_t node[PAGES];
+
+    world_init(&world);
+    ck_assert_int_eq(pgs_frames_take(world.frames, 4000, extra), 0);
+    for (uint32_t i = 0; i < FRAMES; i++)
+        world.frame[i] = extra[i * 99];
+    for (uint32_t page = 0; page < PAGES; page++)
+        node[page] = link_page(world.frames, world.frame[page % FRAMES], page);
+    pthread_create(&thread, NULL, move_about, &mover);
+    for (uint32_t page = 0; page < PAGES; page++) {
+        uint32_t frame = pgs_node_lock(world.frames, node[page]);
+
+        ck_assert_uint_eq(pgs_node_frame(world.frames, node[page]), frame);
+        ck_assert_uint_eq(pgs_node_at(world.frames, node[page])->page, page);
+        pgs_rmap_unlink(world.frames, node[page]);
+        pgs_frame_unlock(world.frames, frame);
+    }
+    atomic_store(&mover.stop, true);
+    pthread_join(thread, NULL);
+    for (uint32_t i = 0; i < FRAMES; i++)
+        ck_assert_uint_eq(pgs_frame_at(world.frames,
+                                       world.frame[i])->mappings, 0);
+    world_fini(&world);
+}
+END_TEST
+
 static void *take_and_give(void *arg)
 {
     const struct worker *worker = arg;
@@ -320,10 +410,12 @@ static Suite *make(void)
     TCase *threads = pgs_tcase(suite, "threads");
 
     tcase_add_test(lists, test_lists_are_sets);
+    tcase_add_test(lists, test_a_list_moves_whole);
     tcase_add_test(stocks, test_unlinking_needs_no_memory_and_nodes_come_back);
     tcase_add_test(stocks, test_stock_fills_up);
     tcase_add_test(stocks, test_stock_at_the_limit_is_full);
     tcase_add_test(threads, test_threads_share_stripes);
+    tcase_add_test(threads, test_nodes_are_locked_wherever_they_are);
     tcase_add_test(threads, test_threads_take_and_give);
     tcase_set_timeout(threads, 60);
     return suite;

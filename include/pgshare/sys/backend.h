@@ -96,9 +96,10 @@ enum pgshare_op_kind {
      * PGSHARE_OP_COPY, _ZERO or _TAKE. NOFRAME; CLIENT_TICKET: is broken
      * already, and the break is or will be told (PGSHARE_CAP_PLATFORM_COW). */
     PGSHARE_OP_UNSHARE,
-    /** Frames `ids` without mappings are given up. `domain` is NULL. A frame
-     * that the platform has made a private page of its last mapping (told as a
-     * break) answers 0 and frees nothing. */
+    /** Frames `ids` without mappings are given up. `domain` is NULL. What is no
+     * frame any more answers 0 and frees nothing: one that was released before
+     * (so that a lost answer can be had by asking again), or that the platform
+     * has made a private page of its last mapping (told as a break). */
     PGSHARE_OP_RELEASE,
     /** Pages (private, or mappings of frames) become holes. */
     PGSHARE_OP_DISCARD,

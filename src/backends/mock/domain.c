@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Domains: their page tables, and the memory that they get and give.
+ * Domains: their page tables, their life, and their being in a host.
  *
  * A p2m is one flat table, reserved at once and backed by the kernel as
  * entries become other than zero. For walks `touched` has a byte per 1024
@@ -23,8 +23,6 @@
 #define GFNS_MAX ((uint64_t)1 << 32)
 #define TOUCH_SHIFT 10
 #define SLOT_BITS 20
-/* Pages populated or freed at a time. */
-#define BATCH 256u
 #define SPINS_BEFORE_YIELD 64u
 
 uint32_t pgs_mock_lock_slow(_Atomic uint32_t *entry)
@@ -71,20 +69,6 @@ bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
     return count && gfn < domain->gfns && count <= domain->gfns - gfn;
 }
 
-/* What a page that was never written reads as. */
-void pgs_mock_content(const struct pgshare_mock_domain *domain, uint64_t gfn,
-                      void *ret_page)
-{
-    if (domain->content) {
-        domain->content(domain->content_ctx, domain->domid, gfn, ret_page);
-    } else {
-        uint64_t name[2] = { (uint64_t)domain->domid + 1, gfn };
-
-        memset(ret_page, 0, PGSHARE_PAGE_SIZE);
-        memcpy(ret_page, name, sizeof(name));
-    }
-}
-
 void pgs_mock_touch(struct pgshare_mock_domain *domain, uint64_t gfn)
 {
     _Atomic uint8_t *touched = &domain->touched[gfn >> TOUCH_SHIFT];
@@ -102,50 +86,6 @@ uint64_t pgs_mock_next_touched(const struct pgshare_mock_domain *domain,
                                  memory_order_relaxed))
         gfn = ((gfn >> TOUCH_SHIFT) + 1) << TOUCH_SHIFT;
     return gfn < domain->gfns ? gfn : domain->gfns;
-}
-
-/*
- * Gives a sparse page, whose lock the caller holds, its bytes. Returns the
- * frame, or FRAME_NONE where no frame has room for them.
- */
-uint32_t pgs_mock_materialise(struct pgshare_mock_domain *domain, uint64_t gfn,
-                              uint32_t entry)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-    uint32_t frame;
-
-    if (!pgs_mock_is_sparse(domain, entry))
-        return entry & ENTRY_FRAME;
-    frame = pgs_mock_number_take(machine);
-    if (frame == FRAME_NONE)
-        return frame;
-    pgs_mock_content(domain, gfn, pgs_mock_bytes(machine, frame));
-    pgs_mock_touch(domain, gfn);
-    atomic_fetch_sub_explicit(&machine->sparse, 1, memory_order_relaxed);
-    return frame;
-}
-
-/* The bytes of a page as it is; `buffer` (a page) is used for those that have
- * none. NULL: a hole. */
-const unsigned char *pgs_mock_view(const struct pgshare_mock_domain *domain,
-                                   uint64_t gfn, uint32_t entry,
-                                   unsigned char *buffer)
-{
-    switch (pgs_mock_kind(entry)) {
-    case KIND_PRIVATE:
-    case KIND_PROTECTED:
-    case KIND_SHARED:
-        return pgs_mock_bytes(domain->machine, entry & ENTRY_FRAME);
-    case KIND_ZERO:
-    case KIND_RECLAIMED:
-        memset(buffer, 0, PGSHARE_PAGE_SIZE);
-        return buffer;
-    default:
-        if (!pgs_mock_is_sparse(domain, entry))
-            return NULL;
-        pgs_mock_content(domain, gfn, buffer);
-        return buffer;
-    }
 }
 
 static void *reserve_table(uint64_t bytes)
@@ -254,49 +194,11 @@ int pgshare_mock_domain_new(struct pgshare_mock_machine *machine, uint64_t gfns,
     return 0;
 }
 
-/* Frames that go back to the machine, a batch at a time. */
-struct give_back {
-    uint32_t frames[BATCH];
-    uint32_t n;
-    uint32_t tokens;
-};
-
-static void give_back_flush(struct pgshare_mock_machine *machine,
-                            struct give_back *back)
-{
-    pgs_mock_free_put(machine, back->n, back->frames, back->tokens);
-    back->n = 0;
-    back->tokens = 0;
-}
-
-/* Takes the memory out of a locked entry. Returns the entry of the hole. */
-static uint32_t empty_entry(struct pgshare_mock_domain *domain, uint32_t entry,
-                            struct give_back *back)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-    uint32_t frame = entry & ENTRY_FRAME;
-
-    if (pgs_mock_is_sparse(domain, entry)) {
-        atomic_fetch_sub(&machine->sparse, 1);
-        back->tokens++;
-    } else if (pgs_mock_kind(entry) == KIND_PRIVATE ||
-               pgs_mock_kind(entry) == KIND_PROTECTED) {
-        pgs_mock_frame_plain(machine, frame);
-        back->frames[back->n++] = frame;
-        back->tokens++;
-    } else if (pgs_mock_kind(entry) == KIND_SHARED) {
-        pgs_mock_frame_unmap(machine, frame, domain->removed);
-    }
-    if (back->tokens == BATCH)
-        give_back_flush(machine, back);
-    return pgs_mock_entry(0, domain->sparse ? KIND_HOLE : KIND_DEFAULT, 0);
-}
-
 struct pgshare_mock_domain *pgshare_mock_domain_free(
     struct pgshare_mock_domain *domain)
 {
     struct pgshare_mock_machine *machine;
-    struct give_back back = { .n = 0 };
+    struct pgs_mock_give_back back = { .n = 0 };
 
     if (!domain)
         return NULL;
@@ -323,8 +225,8 @@ struct pgshare_mock_domain *pgshare_mock_domain_free(
     }
     for (uint64_t gfn = pgs_mock_next_touched(domain, 0); gfn < domain->gfns;
          gfn = pgs_mock_next_touched(domain, gfn + 1))
-        empty_entry(domain, domain->p2m[gfn] & ~ENTRY_LOCK, &back);
-    give_back_flush(machine, &back);
+        pgs_mock_empty_entry(domain, domain->p2m[gfn] & ~ENTRY_LOCK, &back);
+    pgs_mock_give_back_flush(machine, &back);
     machine->slots[domain->slot] = NULL;
     machine->generations[domain->slot]++;
     domain_destroy(domain);
@@ -431,275 +333,4 @@ void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain)
     }
     domain->removed = true;
     atomic_store(&domain->handle, 0);
-}
-
-/* Zeroed private pages in place of holes; no host is told. */
-static void fill_holes(struct pgshare_mock_domain *domain, uint64_t gfn,
-                       const uint32_t *frames, uint32_t n)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t frame = frames[i] & FRAME_NUMBER;
-        uint32_t entry = pgs_mock_lock(domain, gfn + i);
-
-        if (!(frames[i] & FRAME_FRESH))
-            memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
-        pgs_mock_touch(domain, gfn + i);
-        pgs_mock_unlock(domain, gfn + i,
-                        pgs_mock_entry(entry, KIND_PRIVATE, frame));
-    }
-}
-
-static void drop_range(struct pgshare_mock_domain *domain, uint64_t gfn,
-                       uint64_t count)
-{
-    struct give_back back = { .n = 0 };
-
-    for (uint64_t i = gfn; i < gfn + count; i++) {
-        uint32_t entry = pgs_mock_lock(domain, i);
-
-        if (!pgs_mock_is_hole(domain, entry)) {
-            entry = empty_entry(domain, entry, &back);
-            pgs_mock_touch(domain, i);
-        }
-        pgs_mock_unlock(domain, i, entry);
-    }
-    give_back_flush(domain->machine, &back);
-}
-
-int pgshare_mock_populate(struct pgshare_mock_domain *domain, uint64_t gfn,
-                          uint64_t count)
-{
-    uint32_t frames[BATCH];
-    uint64_t done = 0;
-    int error = 0;
-
-    if (!domain)
-        return PGSHARE_ERR_INVALID;
-    if (!pgs_mock_range_ok(domain, gfn, count))
-        return PGSHARE_ERR_RANGE;
-    for (uint64_t i = gfn; i < gfn + count; i++)
-        if (!pgs_mock_is_hole(domain, domain->p2m[i]))
-            return PGSHARE_ERR_EXISTS;
-    while (done < count && !error) {
-        uint32_t n = count - done < BATCH ? (uint32_t)(count - done) : BATCH;
-
-        if (pgs_mock_free_take(domain->machine, n, frames)) {
-            fill_holes(domain, gfn + done, frames, n);
-            done += n;
-        } else {
-            error = PGSHARE_ERR_NOFRAME;
-        }
-    }
-    if (!error && domain->handle)
-        error = pgshare_domain_ram_add(domain->machine->host, domain->handle,
-                                       gfn, count);
-    if (error)
-        drop_range(domain, gfn, done);
-    return error;
-}
-
-int pgshare_mock_depopulate(struct pgshare_mock_domain *domain, uint64_t gfn,
-                            uint64_t count)
-{
-    int error = 0;
-
-    if (!domain)
-        return PGSHARE_ERR_INVALID;
-    if (!pgs_mock_range_ok(domain, gfn, count))
-        return PGSHARE_ERR_RANGE;
-    if (domain->handle)
-        error = pgshare_domain_ram_remove(domain->machine->host, domain->handle,
-                                          gfn, count, NULL);
-    if (!error)
-        drop_range(domain, gfn, count);
-    return error;
-}
-
-/* May the guest drop the page by itself? */
-static bool is_droppable(const struct pgshare_mock_domain *domain,
-                         uint32_t entry)
-{
-    const struct pgshare_mock_machine *machine = domain->machine;
-    unsigned kind = pgs_mock_kind(entry);
-
-    if (kind == KIND_PRIVATE)
-        return !(pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS);
-    if (entry & ENTRY_READ_ONLY)
-        return false;
-    return pgs_mock_is_sparse(domain, entry)
-               ? kind == KIND_DEFAULT
-               : kind == KIND_SHARED && machine->platform_cow;
-}
-
-/* Drops one page. Returns whether it did. */
-static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
-                      int hole, uint64_t *ret_seq)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-    struct give_back back = { .n = 0 };
-    uint32_t entry = pgs_mock_lock(domain, gfn);
-    uint32_t frame = FRAME_NONE;
-    bool drops = is_droppable(domain, entry);
-
-    if (drops && !hole && pgs_mock_kind(entry) == KIND_PRIVATE) {
-        memset(pgs_mock_bytes(machine, entry & ENTRY_FRAME), 0,
-               PGSHARE_PAGE_SIZE);
-    } else if (drops && !hole) {
-        drops = pgs_mock_free_take(machine, 1, &frame);
-        if (drops) {
-            empty_entry(domain, entry, &back);
-            memset(pgs_mock_bytes(machine, frame & FRAME_NUMBER), 0,
-                   PGSHARE_PAGE_SIZE);
-            entry = pgs_mock_entry(entry, KIND_PRIVATE, frame & FRAME_NUMBER);
-        }
-    } else if (drops) {
-        entry = empty_entry(domain, entry, &back);
-    }
-    pgs_mock_touch(domain, gfn);
-    if (drops)
-        *ret_seq = pgs_mock_seq(domain);
-    pgs_mock_unlock(domain, gfn, entry | (drops ? ENTRY_WRITTEN : 0));
-    give_back_flush(machine, &back);
-    return drops;
-}
-
-/* Tells the host of what was dropped, in order, as far as it hears. */
-void pgs_mock_dropped_tell(struct pgshare_mock_domain *domain)
-{
-    struct pgshare_mock_machine *machine = domain->machine;
-    struct pgs_mock_dropped *dropped;
-
-    for (;;) {
-        uint64_t handle = atomic_load(&domain->handle);
-        int error = 0;
-
-        /* Out of the list while it is told, so that nobody else tells it. */
-        pthread_mutex_lock(&domain->log_lock);
-        dropped = domain->dropped_first;
-        if (dropped) {
-            domain->dropped_first = dropped->next;
-            if (!dropped->next)
-                domain->dropped_last = &domain->dropped_first;
-        }
-        pthread_mutex_unlock(&domain->log_lock);
-        if (!dropped)
-            return;
-        if (handle && machine->sink)
-            error = machine->sink->discarded(machine->sink->ctx, handle,
-                                             dropped->gfn, 1, dropped->hole,
-                                             dropped->seq);
-        if (error != PGSHARE_ERR_BUSY) {
-            atomic_fetch_sub(&machine->dropped_n, 1);
-            free(dropped);
-            continue;
-        }
-        pthread_mutex_lock(&domain->log_lock);
-        dropped->next = domain->dropped_first;
-        if (!dropped->next)
-            domain->dropped_last = &dropped->next;
-        domain->dropped_first = dropped;
-        pthread_mutex_unlock(&domain->log_lock);
-        return;
-    }
-}
-
-void pgs_mock_dropped_forget(struct pgshare_mock_domain *domain)
-{
-    pthread_mutex_lock(&domain->log_lock);
-    while (domain->dropped_first) {
-        struct pgs_mock_dropped *dropped = domain->dropped_first;
-
-        domain->dropped_first = dropped->next;
-        atomic_fetch_sub(&domain->machine->dropped_n, 1);
-        free(dropped);
-    }
-    domain->dropped_last = &domain->dropped_first;
-    pthread_mutex_unlock(&domain->log_lock);
-}
-
-int pgshare_mock_drop(struct pgshare_mock_domain *domain, uint64_t gfn,
-                      uint64_t count, int hole)
-{
-    if (!domain)
-        return PGSHARE_ERR_INVALID;
-    if (!pgs_mock_range_ok(domain, gfn, count))
-        return PGSHARE_ERR_RANGE;
-    for (uint64_t i = gfn; i < gfn + count; i++) {
-        struct pgs_mock_dropped *dropped = calloc(1, sizeof(*dropped));
-
-        if (!dropped)
-            return PGSHARE_ERR_NOMEM;
-        dropped->gfn = i;
-        dropped->hole = !!hole;
-        if (!drop_page(domain, i, hole, &dropped->seq) || !domain->handle) {
-            free(dropped);
-            continue;
-        }
-        pthread_mutex_lock(&domain->log_lock);
-        *domain->dropped_last = dropped;
-        domain->dropped_last = &dropped->next;
-        pthread_mutex_unlock(&domain->log_lock);
-        atomic_fetch_add(&domain->machine->dropped_n, 1);
-        pgs_mock_dropped_tell(domain);
-    }
-    return 0;
-}
-
-static uint32_t public_state(const struct pgshare_mock_domain *domain,
-                             uint32_t entry)
-{
-    switch (pgs_mock_kind(entry)) {
-    case KIND_PRIVATE:
-        return PGSHARE_MOCK_PRIVATE;
-    case KIND_PROTECTED:
-    case KIND_SPARSE_PROTECTED:
-        return PGSHARE_MOCK_PROTECTED;
-    case KIND_SHARED:
-        return PGSHARE_MOCK_SHARED;
-    case KIND_ZERO:
-        return PGSHARE_MOCK_ZERO;
-    case KIND_RECLAIMED:
-        return PGSHARE_MOCK_RECLAIMED;
-    default:
-        return pgs_mock_is_sparse(domain, entry) ? PGSHARE_MOCK_PRIVATE
-                                                 : PGSHARE_MOCK_HOLE;
-    }
-}
-
-int pgshare_mock_page(struct pgshare_mock_domain *domain, uint64_t gfn,
-                      struct pgshare_mock_page *ret_page)
-{
-    struct pgshare_mock_page page = { .size = sizeof(page) };
-    uint64_t record;
-    uint32_t entry;
-    int error;
-
-    if (!domain || !ret_page)
-        return PGSHARE_ERR_INVALID;
-    error = pgs_abi_check_out(ret_page, sizeof(page.size));
-    if (error)
-        return error;
-    if (!pgs_mock_range_ok(domain, gfn, 1))
-        return PGSHARE_ERR_RANGE;
-    entry = pgs_mock_lock(domain, gfn);
-    page.state = public_state(domain, entry);
-    page.read_only = !!(entry & ENTRY_READ_ONLY);
-    page.written = !!(entry & ENTRY_WRITTEN);
-    page.sparse = pgs_mock_is_sparse(domain, entry);
-    page.frame = UINT64_MAX;
-    if (!page.sparse && page.state >= PGSHARE_MOCK_PRIVATE &&
-        page.state <= PGSHARE_MOCK_SHARED) {
-        page.frame = entry & ENTRY_FRAME;
-        record = pgs_mock_record(domain->machine, entry & ENTRY_FRAME);
-        page.pins = (record & RECORD_PINS) >> RECORD_PIN_SHIFT;
-        if (page.state == PGSHARE_MOCK_SHARED) {
-            page.id = pgs_mock_id(record, entry & ENTRY_FRAME);
-            page.mappings = pgs_mock_record_mappings(record);
-        }
-    }
-    pgs_mock_unlock(domain, gfn, entry);
-    pgs_abi_out(ret_page, &page, sizeof(page));
-    return 0;
 }

@@ -323,7 +323,21 @@ static inline bool pgs_mock_id_is_cow(
            pgs_mock_id(record, frame) == id;
 }
 
-/* domain.c */
+/* domain.c, memory.c */
+
+#define GIVE_BACK 256u
+
+/* Frames that go back to the machine, a batch at a time. */
+struct pgs_mock_give_back {
+    uint32_t frames[GIVE_BACK];
+    uint32_t n;
+    uint32_t tokens; /* n, and pages without a frame */
+};
+
+void pgs_mock_give_back_flush(struct pgshare_mock_machine *machine,
+                              struct pgs_mock_give_back *back);
+uint32_t pgs_mock_empty_entry(struct pgshare_mock_domain *domain,
+                              uint32_t entry, struct pgs_mock_give_back *back);
 
 struct pgshare_mock_domain *pgs_mock_domain_find(
     struct pgshare_mock_machine *machine, const void *cookie);
@@ -453,6 +467,16 @@ int pgs_mock_privatise(struct pgshare_mock_domain *domain);
 
 int pgs_mock_write_held(struct pgshare_mock_domain *domain, uint64_t gfn,
                         const void *page);
+int pgs_mock_write_part(struct pgshare_mock_domain *domain, uint64_t gfn,
+                        uint32_t offset, const void *bytes, uint32_t len,
+                        uint64_t timeout_ns);
+int pgs_mock_count_dropped(struct pgshare_mock_machine *machine, int error);
+
+/* parked.c */
+
+int pgs_mock_park(struct pgshare_mock_domain *domain, uint64_t gfn,
+                  uint32_t offset, const void *bytes, uint32_t len);
+bool pgs_mock_is_parked(struct pgshare_mock_domain *domain);
 void pgs_mock_parked_run(struct pgshare_mock_domain *domain);
 void pgs_mock_parked_drop(struct pgshare_mock_domain *domain);
 void pgs_mock_parked_answer(struct pgshare_mock_domain *domain, uint64_t cookie,

@@ -86,6 +86,15 @@ void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
     }
 }
 
+/* Has this ever been the name of a frame? */
+static bool was_frame(const struct pgshare_mock_machine *machine, uint64_t id)
+{
+    uint32_t frame = (uint32_t)id;
+
+    return frame < machine->pool.numbers && id >> 32 &&
+           id >> 32 <= pgs_mock_record(machine, frame) >> RECORD_VERSION_SHIFT;
+}
+
 /* Gives one frame up. Returns whether its memory is free now. */
 static bool release(struct pgs_mock_work *work, uint32_t i)
 {
@@ -95,16 +104,17 @@ static bool release(struct pgs_mock_work *work, uint32_t i)
     uint32_t mappings;
     uint32_t orphans;
 
-    if (id == PGSHARE_ID_ZERO || !pgs_mock_id_is_cow(machine, id)) {
-        /* A platform may have given it to its last mapping. */
-        if (machine->platform_cow && id != PGSHARE_ID_ZERO)
-            return false;
+    if (id == PGSHARE_ID_ZERO || !was_frame(machine, id)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
         pgs_mock_violate(machine, "release of %s (%llx)",
                          id == PGSHARE_ID_ZERO ? "the zero frame" : "no frame",
                          (unsigned long long)id);
         return false;
     }
+    /* Released before, and the answer was lost; or a platform has given it to
+     * its last mapping. */
+    if (!pgs_mock_id_is_cow(machine, id))
+        return false;
     mappings = pgs_mock_record_mappings(pgs_mock_record(machine, frame));
     orphans = atomic_load(&machine->orphans[frame]);
     if (mappings > orphans) {

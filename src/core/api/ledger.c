@@ -56,9 +56,7 @@ static int drive(struct pgs_call *call, struct pgshare_call *ours)
 
     if (!call)
         return PGSHARE_ERR_BUSY;
-    call->timeout = ours->timeout_ns;
-    call->cookie = ours->cookie;
-    if (!pgs_call_drive(call, &ours->token))
+    if (!pgs_visit_drive(call, ours))
         return PGSHARE_ERR_INPROGRESS;
     r = call->result;
     count = call->count;

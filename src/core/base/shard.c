@@ -7,9 +7,9 @@
  * the two, so that leave() takes back exactly what enter() added, on whatever
  * thread, and no count is ever below the number that is inside by it.
  *
- * Claim: when drain() returns, everybody who entered and can still reach what
- * was made unreachable before (by a store U) has left, and all that they did
- * happened before the return.
+ * Claim: when drain() has answered true, everybody who entered and can still
+ * reach what was made unreachable before (by a store U) has left, and all that
+ * they did happened before the answer.
  *
  * Proof. Let a reader enter by an increment I of count c, then look up by a
  * load L. For this c, drain() has read 0 at least once after U; call the last
@@ -25,7 +25,8 @@
  * but for those who had read the phase before it was flipped and enter late
  * (once each). Waiting on the idle count as well, after a second flip, catches
  * exactly these from the drain before; with one flip only they would be
- * missed, which is the race known from SRCU.
+ * missed, which is the race known from SRCU. A drain that was given up has
+ * flipped the phase once or twice, which the next one need not know.
  */
 #include "base/shard.h"
 
@@ -40,7 +41,7 @@
 /* What a waiting drain does between two looks. */
 struct patience {
     unsigned looks;
-    void (*help)(void *ctx);
+    bool (*help)(void *ctx);
     void *ctx;
 };
 
@@ -80,52 +81,67 @@ uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter)
     return sum;
 }
 
-static void be_patient(struct patience *patience)
+/* False: the caller wants to wait no longer. */
+static bool be_patient(struct patience *patience)
 {
     static const struct timespec nap = { .tv_nsec = NAP_NS };
 
     if (patience->looks++ < YIELDS) {
         sched_yield();
-        return;
+        return true;
     }
     nanosleep(&nap, NULL);
     if (patience->help && patience->looks % NAPS_PER_HELP == 0)
-        patience->help(patience->ctx);
+        return patience->help(patience->ctx);
+    return true;
 }
 
-static void wait_for_phase(struct pgs_shards *shards, uint32_t phase,
+static bool wait_for_phase(struct pgs_shards *shards, uint32_t phase,
                            struct patience *patience)
 {
     for (unsigned i = 0; i < PGS_SHARDS; i++) {
         while (atomic_load_explicit(&shards->shard[i].readers[phase],
                                     memory_order_seq_cst) != 0)
-            be_patient(patience);
+            if (!be_patient(patience))
+                return false;
     }
+    return true;
 }
 
-static void flip_and_wait(struct pgs_shards *shards, struct patience *patience)
+static bool flip_and_wait(struct pgs_shards *shards, struct patience *patience)
 {
     uint32_t old = atomic_fetch_xor_explicit(&shards->phase, 1,
                                              memory_order_relaxed);
 
     assert(old < 2);
-    wait_for_phase(shards, old, patience);
+    return wait_for_phase(shards, old, patience);
 }
 
-void pgs_shards_drain(struct pgs_shards *shards, uint32_t *own,
-                      void (*help)(void *ctx), void *ctx)
+static bool drain(struct pgs_shards *shards, struct patience *patience)
+{
+    bool drained;
+
+    while (atomic_exchange_explicit(&shards->draining, 1,
+                                    memory_order_acquire) != 0)
+        if (!be_patient(patience))
+            return false;
+    drained = flip_and_wait(shards, patience) &&
+              flip_and_wait(shards, patience);
+    atomic_store_explicit(&shards->draining, 0, memory_order_release);
+    return drained;
+}
+
+bool pgs_shards_drain(struct pgs_shards *shards, uint32_t *own,
+                      bool (*help)(void *ctx), void *ctx)
 {
     struct patience patience = { .help = help, .ctx = ctx };
+    bool drained;
 
     /* First of all: two drains must not wait for each other's tickets. */
     if (own)
         pgs_shards_leave(shards, *own);
-    while (atomic_exchange_explicit(&shards->draining, 1,
-                                    memory_order_acquire) != 0)
-        be_patient(&patience);
-    flip_and_wait(shards, &patience);
-    flip_and_wait(shards, &patience);
-    atomic_store_explicit(&shards->draining, 0, memory_order_release);
+    drained = drain(shards, &patience);
     if (own)
         *own = pgs_shards_enter(shards);
+    return drained;
 }

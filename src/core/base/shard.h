@@ -116,8 +116,9 @@ static inline void pgs_shards_leave(struct pgs_shards *shards, uint32_t ticket)
 /* Waits for all that are inside now; `own` is the caller's own ticket, or
  * NULL: it is not waited for (it is left before and entered again). Calls
  * `help` (may be NULL), with no lock held, about each millisecond while it
- * waits; help must not drain. */
-void pgs_shards_drain(struct pgs_shards *shards, uint32_t *own,
-                      void (*help)(void *ctx), void *ctx);
+ * waits; help must not drain, and ends the wait by answering false, as the
+ * drain does then. */
+bool pgs_shards_drain(struct pgs_shards *shards, uint32_t *own,
+                      bool (*help)(void *ctx), void *ctx);
 
 #endif

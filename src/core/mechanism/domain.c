@@ -359,29 +359,38 @@ static void unlink_dying(struct pgs_domain *domain)
     pgs_mutex_unlock(&domain->host->domains_lock);
 }
 
-static void push_on(void *ctx)
-{
-    struct pgs_domain *domain = ctx;
-    struct pgshare_host *host = domain->host;
+/* How long a burial may wait. */
+struct vigil {
+    struct pgs_domain *domain;
+    uint64_t start;
+    uint64_t timeout;
+};
 
-    pgs_calls_cancel(host, domain);
-    pgs_calls_run(host, domain);
+/* Answers, for the backend, whatever concerns the domain's own pages, and lets
+ * the calls go on that end by it. False: the time is over. */
+static bool push_on(void *ctx)
+{
+    struct vigil *vigil = ctx;
+    struct pgshare_host *host = vigil->domain->host;
+
+    pgs_calls_cancel(host, vigil->domain);
+    pgs_calls_run(host, vigil->domain);
     pgs_host_poll_backend(host);
+    return pgs_now(&host->platform) - vigil->start <= vigil->timeout;
 }
 
-static bool wait_for_calls(struct pgs_domain *domain, uint64_t timeout)
+static bool wait_for_calls(struct vigil *vigil)
 {
-    struct pgshare_host *host = domain->host;
-    uint64_t start = pgs_now(&host->platform);
+    struct pgshare_host *host = vigil->domain->host;
 
-    while (pgs_calls_cancel(host, domain)) {
+    while (pgs_calls_cancel(host, vigil->domain)) {
+        bool in_time = push_on(vigil);
         uint32_t seen;
 
-        push_on(domain);
         pgs_calls_expire(host, pgs_now(&host->platform));
-        if (!pgs_calls_cancel(host, domain))
+        if (!pgs_calls_cancel(host, vigil->domain))
             break;
-        if (pgs_now(&host->platform) - start >= timeout)
+        if (!in_time)
             return false;
         seen = pgs_channel_prepare(&host->channel);
         pgs_channel_wait(&host->channel, seen, NAP_NS);
@@ -407,10 +416,10 @@ static void inter(struct pgs_domain *domain)
 bool pgs_domain_bury(struct pgs_domain *domain, uint64_t timeout,
                      uint32_t *own)
 {
-    struct pgshare_host *host = domain->host;
+    struct vigil vigil = { domain, pgs_now(&domain->host->platform), timeout };
 
-    pgs_shards_drain(&host->shards, own, push_on, domain);
-    if (!wait_for_calls(domain, timeout))
+    if (!pgs_shards_drain(&domain->host->shards, own, push_on, &vigil) ||
+        !wait_for_calls(&vigil))
         return false;
     inter(domain);
     return true;

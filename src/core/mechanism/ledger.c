@@ -62,7 +62,9 @@ uint64_t pgs_ledger_need(struct pgshare_host *host)
     int64_t claimed = level(host, PGS_LEVEL_CLAIMED);
     int64_t need = pgs_ledger_saved(host) - unsecured(host) - claimed;
 
-    return claimed > 0 && need > 0 ? (uint64_t)need : 0;
+    if (host->options.reserve_keep != PGSHARE_RESERVE_KEEP_ALL && !claimed)
+        return 0;
+    return need > 0 ? (uint64_t)need : 0;
 }
 
 uint64_t pgs_ledger_share(uint64_t n)

@@ -18,9 +18,10 @@ int64_t pgs_ledger_saved(struct pgshare_host *host);
  * where claims were granted. */
 int64_t pgs_ledger_surplus(struct pgshare_host *host);
 
-/* Frames that the reserve has to hold for the claims that were granted: what
- * can be demanded and is secured by no FIFO page that its owner must leave
- * there. 0 while nobody claims. More may be given back to the machine. */
+/* Frames that the reserve has to hold: what can be demanded and is secured by
+ * no FIFO page that its owner must leave there. 0 where nobody claims and the
+ * embedder does not want unclaimed breaks to be paid for. More may be given
+ * back to the machine. */
 uint64_t pgs_ledger_need(struct pgshare_host *host);
 
 /* What one of `n` mappings of a frame is entitled to: ⌊ONE (n-1)/n⌋. */

@@ -101,20 +101,14 @@ static void launch_recount(struct pgshare_host *host)
 /* Frames that neither the books nor the embedder want held. */
 static int64_t spare_frames(struct pgshare_host *host)
 {
-    int64_t surplus = pgs_ledger_surplus(host);
-    int64_t wish = (int64_t)atomic_load_explicit(&host->reserve_wish,
-                                                 memory_order_relaxed);
-    int64_t reserve =
-        (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
-    int64_t keep, spare;
+    uint64_t keep = host->options.reserve_keep;
+    uint64_t wish =
+        atomic_load_explicit(&host->reserve_wish, memory_order_relaxed);
+    uint64_t reserve = pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
 
-    if (host->options.reserve_keep == PGSHARE_RESERVE_KEEP_ALL)
-        return surplus - wish;
-    keep = (int64_t)host->options.reserve_keep;
-    spare = reserve - (keep > wish ? keep : wish);
-    if (pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) && spare > surplus)
-        spare = surplus;
-    return spare;
+    if (keep != PGSHARE_RESERVE_KEEP_ALL && keep > wish)
+        wish = keep;
+    return (int64_t)(reserve - pgs_ledger_need(host) - wish);
 }
 
 void pgs_reserve_balance(struct pgshare_host *host)

@@ -217,7 +217,11 @@ uint32_t pgs_rmap_move(struct pgs_frames *frames, uint32_t from, uint32_t to)
     struct pgs_frame *target = pgs_frame_at(frames, to);
     uint32_t moved, last = PGS_NONE;
 
+    assert(from != to);
     lock_both(a, b);
+    assert(pgs_frame_is_valid(source) && pgs_frame_is_valid(target));
+    assert(!((source->flags | target->flags) & PGS_FRAME_TAKING));
+    assert(source->mappings == 0 || !(target->flags & PGS_FRAME_DOOMED));
     for (uint32_t n = source->head; n != PGS_NONE;
          n = pgs_node_at(frames, n)->next) {
         __atomic_store_n(&pgs_node_at(frames, n)->frame, to,
@@ -234,6 +238,7 @@ uint32_t pgs_rmap_move(struct pgs_frames *frames, uint32_t from, uint32_t to)
         source->head = PGS_NONE;
         source->mappings = 0;
     }
+    assert((target->mappings == 0) == (target->head == PGS_NONE));
     if (a != b)
         pgs_mutex_unlock(&a->lock);
     pgs_mutex_unlock(&b->lock);
