@@ -98,7 +98,7 @@ struct pgshare_mock_options {
     uint32_t flags;     /**< enum pgshare_mock_flag */
     uint64_t frames;    /**< the machine's memory, in pages [65536]; memory of
                          *   the process is used for those touched only */
-    uint64_t seed;      /**< of clock-independent randomness [1] */
+    uint64_t seed;      /**< of all that is drawn by chance [1] */
     uint64_t poll_ns;   /**< a poll advances the virtual clock by [10 us] */
     uint64_t fault_timeout_ns; /**< how long a guest's fault waits [1 s; 0 when
                                 *   deterministic] */

@@ -31,7 +31,9 @@ enum machine_can {
     CAN_KILL = 1 << 10,      /* kill(): a guest dies where it stands */
     CAN_STEPS = 1 << 11,     /* schedule(): actions between two steps */
     CAN_INLINE = 1 << 12,    /* operations are answered within submit() */
-    CAN_REFUSE = 1 << 13     /* direct page tables: sharing refuses */
+    CAN_REFUSE = 1 << 13,    /* direct page tables: sharing refuses */
+    CAN_TELL = 1 << 14       /* a write to a page that is only marked is told;
+                              * elsewhere a share is what finds it */
 };
 
 struct machine {
@@ -66,6 +68,10 @@ struct machine_ops {
     int (*read)(void *guest, uint64_t gfn, void *ret_page);
     int (*write)(void *state, void *guest, struct pgshare_host *host,
                  uint64_t gfn, uint64_t offset, const void *bytes, size_t len);
+    /* The same, but waits for nothing: 0 when it is or will be done, in order.
+     * Callable from an action of schedule(). */
+    int (*write_later)(void *guest, uint64_t gfn, uint64_t offset,
+                       const void *bytes, size_t len);
     /* All that is under way in the machine comes to its end. */
     void (*quiesce)(void *state, struct pgshare_host *host);
     /* Rules that the library broke so far; the text of one, or NULL. */

@@ -152,6 +152,14 @@ static int mock_write(void *state, void *guest, struct pgshare_host *host,
     return 0;
 }
 
+static int mock_write_later(void *guest, uint64_t gfn, uint64_t offset,
+                            const void *bytes, size_t len)
+{
+    int r = pgshare_mock_write(guest, gfn, offset, bytes, len);
+
+    return r == PGSHARE_ERR_INPROGRESS ? 0 : r;
+}
+
 static uint64_t mock_violations(void *state, const char **ret_text)
 {
     struct pgshare_mock_info info = { .size = sizeof(info) };
@@ -214,6 +222,7 @@ static const struct machine_ops mock_ops = {
     .depopulate = mock_depopulate,
     .read = mock_read,
     .write = mock_write,
+    .write_later = mock_write_later,
     .quiesce = mock_quiesce,
     .violations = mock_violations,
     .free_frames = mock_free_frames,
@@ -229,8 +238,9 @@ static const struct machine_ops mock_ops = {
 #define ALL                                                                   \
     (CAN_SHARE | CAN_READ_ONLY | CAN_PAY | CAN_CLONE | CAN_FINGERPRINT |      \
      CAN_PIN | CAN_DROP | CAN_EXHAUST | CAN_KILL | CAN_STEPS)
-#define LIBRARY (ALL | CAN_RESOLVE)
-#define PLATFORM (ALL | CAN_HARVEST)
+#define LIBRARY (ALL | CAN_RESOLVE | CAN_TELL)
+#define SILENT (ALL | CAN_HARVEST)
+#define PLATFORM (SILENT | CAN_TELL)
 #define OFTEN 300000 /* in a million */
 
 const struct machine machines[] = {
@@ -242,8 +252,8 @@ const struct machine machines[] = {
       &mock_ops },
     { "linux", PLATFORM | CAN_INLINE, PGSHARE_MOCK_LINUX, 0, 0, &mock_ops },
     { "linux-late", PLATFORM, PGSHARE_MOCK_LINUX, OFTEN, 0, &mock_ops },
-    { "xen", PLATFORM | CAN_INLINE, PGSHARE_MOCK_XEN, 0, 0, &mock_ops },
-    { "xen-late", PLATFORM, PGSHARE_MOCK_XEN, OFTEN, 0, &mock_ops },
+    { "xen", SILENT | CAN_INLINE, PGSHARE_MOCK_XEN, 0, 0, &mock_ops },
+    { "xen-late", SILENT, PGSHARE_MOCK_XEN, OFTEN, 0, &mock_ops },
     { "direct", CAN_REFUSE | CAN_INLINE, PGSHARE_MOCK_PLAIN, 0,
       PGSHARE_MOCK_DIRECT, &mock_ops },
 };

@@ -182,6 +182,7 @@ void rig_check_content(struct rig *rig)
     const char *text;
     uint64_t violations;
 
+    rig->ops->quiesce(rig->state, rig->host);
     for (unsigned g = 0; g < rig->n_guests; g++)
         for (uint64_t gfn = 0; gfn < GFNS && !rig->guests[g].dead; gfn++)
             check_page(rig, g, gfn);
@@ -280,17 +281,39 @@ void rig_fill(struct rig *rig, unsigned g, uint64_t gfn, uint64_t count,
     }
 }
 
-int rig_write(struct rig *rig, unsigned g, uint64_t gfn)
+/* Content that no write before had; where it goes is not shared otherwise. */
+static void stamp(uint32_t ret_bytes[2], unsigned g)
 {
     static uint32_t serial = 1;
-    struct guest *guest = &rig->guests[g];
-    uint32_t bytes[2] = { serial++, g };
-    int r = rig->ops->write(rig->state, guest->impl, rig->host, gfn,
-                            WRITTEN_AT, bytes, sizeof(bytes));
 
+    ret_bytes[0] = serial++;
+    ret_bytes[1] = g;
+}
+
+int rig_write(struct rig *rig, unsigned g, uint64_t gfn)
+{
+    struct guest *guest = &rig->guests[g];
+    uint32_t bytes[2];
+    int r;
+
+    stamp(bytes, g);
+    r = rig->ops->write(rig->state, guest->impl, rig->host, gfn, WRITTEN_AT,
+                        bytes, sizeof(bytes));
     if (!r)
         memcpy(guest->shadow[gfn] + WRITTEN_AT, bytes, sizeof(bytes));
     return r;
+}
+
+void rig_write_later(struct rig *rig, unsigned g, uint64_t gfn)
+{
+    struct guest *guest = &rig->guests[g];
+    uint32_t bytes[2];
+
+    stamp(bytes, g);
+    ck_assert_int_eq(rig->ops->write_later(guest->impl, gfn, WRITTEN_AT, bytes,
+                                           sizeof(bytes)),
+                     0);
+    memcpy(guest->shadow[gfn] + WRITTEN_AT, bytes, sizeof(bytes));
 }
 
 void rig_expect(struct rig *rig, unsigned g, uint64_t gfn, uint64_t count,

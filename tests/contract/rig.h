@@ -109,6 +109,8 @@ void rig_fill(struct rig *rig, unsigned g, uint64_t gfn, uint64_t count,
               uint64_t tag);
 /* Writes a few bytes in the page's middle that nobody else writes. */
 int rig_write(struct rig *rig, unsigned g, uint64_t gfn);
+/* The same, without waiting until it is done. */
+void rig_write_later(struct rig *rig, unsigned g, uint64_t gfn);
 int rig_write_page(struct rig *rig, unsigned g, uint64_t gfn, uint64_t tag);
 /* The content is from now on … */
 void rig_expect(struct rig *rig, unsigned g, uint64_t gfn, uint64_t count,

@@ -69,7 +69,8 @@ enum pgshare_op_kind {
     PGSHARE_OP_FINGERPRINT = 1,
     /** Pages become read-only and cannot be written by anything until mapped,
      * unprotected or broken. out `ids`: what the backend wants to have back as
-     * `own_ids` (Xen: the share handle), or 0. HOLE, BUSY, NOTSUP, NOMEM. */
+     * `own_ids` (Xen: the share handle); not PGSHARE_ID_NONE where it has
+     * MERGE. HOLE, BUSY, NOTSUP, NOMEM. */
     PGSHARE_OP_PROTECT,
     /** Protected pages are writable again. in `own_ids`. */
     PGSHARE_OP_UNPROTECT,
@@ -85,12 +86,15 @@ enum pgshare_op_kind {
     /** Protected pages, or mappings of other frames (with PGSHARE_OP_HOLES:
      * holes) are replaced by mappings of the frames `ids`; the old memory, if
      * it was the page's own, goes into the reserve. in
-     * `own_ids`; `peer`, `peer_gfn`: pages that map these frames already, or
+     * `own_ids` (PROTECT's answers; of mappings: the frame that is mapped; a
+     * page that is not that any more answers CLIENT_TICKET); `peer`, `peer_gfn`: pages that map these frames already, or
      * NULL. CLIENT_TICKET, SOURCE_TICKET, NOMEM. */
     PGSHARE_OP_MAP,
     /** Protect, compare and map in one go (PGSHARE_CAP_MERGE): private or
-     * protected pages, or mappings of other frames, that equal the frames `ids` are replaced by mappings, others stay
-     * as they were. DIFFERENT, BUSY, HOLE. */
+     * protected pages, or mappings of other frames, that equal the frames
+     * `ids` are replaced by mappings, others stay as they were. in `own_ids`:
+     * as for MAP, and PGSHARE_ID_NONE for pages that are private. DIFFERENT,
+     * BUSY, HOLE, CLIENT_TICKET. */
     PGSHARE_OP_MERGE,
     /** Mappings of the frames `ids` become private and writable, by `flags`:
      * PGSHARE_OP_COPY, _ZERO or _TAKE. NOFRAME; CLIENT_TICKET: is broken

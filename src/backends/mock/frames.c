@@ -328,7 +328,8 @@ uint32_t pgs_mock_zeroed_take(struct pgshare_mock_machine *machine)
     return frame & FRAME_NUMBER;
 }
 
-/* Zeroes some frames in advance; from the poll. */
+/* Zeroes some frames in advance; from the poll. While they are in hand here
+ * they are in no list: who needs the last frames, or counts, waits. */
 void pgs_mock_zeroed_refill(struct pgshare_mock_machine *machine)
 {
     struct pgs_mock_pool *pool = &machine->pool;
@@ -341,6 +342,7 @@ void pgs_mock_zeroed_refill(struct pgshare_mock_machine *machine)
     pgs_mock_spin_unlock(&pool->zeroed_lock);
     if (!got)
         return;
+    pthread_mutex_lock(&pool->drain);
     got = reserve_take_global(pool, got < ZEROED_BATCH ? got : ZEROED_BATCH,
                               frames);
     for (uint32_t i = 0; i < got; i++)
@@ -352,6 +354,7 @@ void pgs_mock_zeroed_refill(struct pgshare_mock_machine *machine)
     pgs_mock_spin_unlock(&pool->zeroed_lock);
     if (put < got)
         pgs_mock_reserve_put(machine, got - put, frames + put, got - put);
+    pthread_mutex_unlock(&pool->drain);
 }
 
 /* Moves frames from free memory into the reserve, or, where negative, back;
@@ -382,6 +385,7 @@ uint64_t pgs_mock_reserve_level(struct pgshare_mock_machine *machine)
     struct pgs_mock_pool *pool = &machine->pool;
     uint64_t level = 0;
 
+    pthread_mutex_lock(&pool->drain);
     for (unsigned i = 0; i < SHARDS; i++) {
         pgs_mock_spin_lock(&pool->shards[i].lock);
         level += pool->shards[i].n;
@@ -393,6 +397,7 @@ uint64_t pgs_mock_reserve_level(struct pgshare_mock_machine *machine)
     pgs_mock_spin_lock(&pool->lock);
     level += pool->reserve;
     pgs_mock_spin_unlock(&pool->lock);
+    pthread_mutex_unlock(&pool->drain);
     return level;
 }
 

@@ -14,6 +14,22 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#define TAKE_TRIES 1000u
+
+/* Where the platform resolves CoW, a comparison keeps a frame by a mapping of
+ * its own (ops_share.c); a taker outwaits it. */
+static bool take(struct pgs_mock_work *work, uint32_t frame)
+{
+    unsigned tries = work->machine->platform_cow ? TAKE_TRIES : 1;
+
+    while (!pgs_mock_frame_retake(work->machine, frame)) {
+        if (!--tries)
+            return false;
+        sched_yield();
+    }
+    return true;
+}
+
 /* UNSHARE of one locked page. Returns the new entry. */
 static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
                              uint32_t entry)
@@ -25,7 +41,7 @@ static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
     uint32_t frame;
 
     if (flags & PGSHARE_OP_TAKE) {
-        if (zero || !pgs_mock_frame_retake(machine, old)) {
+        if (zero || !take(work, old)) {
             pgs_mock_violate(machine,
                              "frame %u is taken for GFN %llu, but has other "
                              "mappings",

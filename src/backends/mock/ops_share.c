@@ -96,7 +96,8 @@ void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint64_t gfn = work->op->gfn + i;
         uint32_t entry;
 
-        work->ids[i] = 0;
+        /* with MERGE, what is protected must differ from what is private */
+        work->ids[i] = work->machine->options.flavour == PGSHARE_MOCK_LINUX;
         if (domain->direct) {
             pgs_mock_fail(work, i, PGSHARE_ERR_NOTSUP);
             continue;
@@ -143,7 +144,16 @@ static bool equals_frame(const struct pgs_mock_work *work, uint64_t id,
                    PGSHARE_PAGE_SIZE);
 }
 
-/* The other side of a comparison, in whatever way it is named. */
+/* A page of the peer, if it cannot change. */
+static const unsigned char *peer_bytes(struct pgs_mock_work *work, uint32_t i,
+                                       uint32_t entry, unsigned char *buffer)
+{
+    if (!pgs_mock_is_protected(entry) && !is_mapping(entry))
+        return NULL;
+    return pgs_mock_view(work->peer, work->op->peer_gfn + i, entry, buffer);
+}
+
+/* The other side of a comparison, in whatever way it is named; NULL: void. */
 static const unsigned char *source_bytes(struct pgs_mock_work *work, uint32_t i,
                                          unsigned char *buffer)
 {
@@ -156,60 +166,86 @@ static const unsigned char *source_bytes(struct pgs_mock_work *work, uint32_t i,
                    : NULL;
     entry = atomic_load_explicit(&work->peer->p2m[op->peer_gfn + i],
                                  memory_order_acquire);
-    if (!pgs_mock_is_protected(entry) && !is_mapping(entry))
-        return NULL;
-    return pgs_mock_view(work->peer, op->peer_gfn + i, entry, buffer);
+    return peer_bytes(work, i, entry, buffer);
 }
 
-static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
+/*
+ * The same where the platform resolves CoW: a guest may write to the source at
+ * any moment. A page is copied under its lock; a frame gets a mapping more
+ * while it is copied, so that its last mapping does not take it.
+ */
+static const unsigned char *source_copy(struct pgs_mock_work *work, uint32_t i,
+                                        unsigned char *buffer)
 {
-    unsigned char ours[PGSHARE_PAGE_SIZE];
-    unsigned char theirs[PGSHARE_PAGE_SIZE];
     const struct pgshare_op *op = work->op;
+    const unsigned char *bytes = NULL;
+    uint64_t gfn = op->peer_gfn + i;
+    uint32_t entry;
+
+    if (op->ids) {
+        if (!pgs_mock_frame_map(work->machine, op->ids[i]))
+            return NULL;
+        memcpy(buffer, pgs_mock_bytes(work->machine, (uint32_t)op->ids[i]),
+               PGSHARE_PAGE_SIZE);
+        pgs_mock_frame_unmap(work->machine, (uint32_t)op->ids[i], false);
+        return buffer;
+    }
+    entry = pgs_mock_lock(work->peer, gfn);
+    bytes = peer_bytes(work, i, entry, buffer);
+    if (bytes && bytes != buffer)
+        memcpy(buffer, bytes, PGSHARE_PAGE_SIZE);
+    pgs_mock_unlock(work->peer, gfn, entry);
+    return bytes ? buffer : NULL;
+}
+
+/* Compares one page, whose entry the caller has locked or knows to stay, with
+ * the source (NULL: void). */
+static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
+                        bool zero, const unsigned char *source)
+{
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
     const unsigned char *client;
-    const unsigned char *source;
-    bool equal;
 
     if (!pgs_mock_is_protected(entry) && !is_mapping(entry)) {
         not_protected(work, i, "compare", PGSHARE_ERR_CLIENT_TICKET);
         return;
     }
-    client = pgs_mock_view(work->domain, op->gfn + i, entry, ours);
-    if (op->ids && op->ids[i] == PGSHARE_ID_ZERO) {
-        equal = is_zero(client);
-    } else {
-        source = source_bytes(work, i, theirs);
-        if (!source) {
-            not_protected(work, i, "compare (source)",
-                          PGSHARE_ERR_SOURCE_TICKET);
-            return;
-        }
-        equal = !memcmp(client, source, PGSHARE_PAGE_SIZE);
+    if (!zero && !source) {
+        not_protected(work, i, "compare (source)", PGSHARE_ERR_SOURCE_TICKET);
+        return;
     }
-    if (!equal)
+    client = pgs_mock_view(work->domain, work->op->gfn + i, entry, buffer);
+    if (zero ? !is_zero(client) : memcmp(client, source, PGSHARE_PAGE_SIZE))
         pgs_mock_fail(work, i, PGSHARE_ERR_DIFFERENT);
 }
 
 void pgs_mock_op_compare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
-    bool lock = work->machine->platform_cow;
+    bool quiet = !work->machine->platform_cow;
+    unsigned char buffer[PGSHARE_PAGE_SIZE];
 
-    if (!work->op->ids && !work->peer) {
-        for (uint32_t i = first; i < first + n; i++)
-            pgs_mock_fail(work, i, PGSHARE_ERR_INVALID);
-        return;
-    }
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry = lock ? pgs_mock_lock(domain, gfn)
-                              : atomic_load_explicit(&domain->p2m[gfn],
-                                                     memory_order_acquire) &
-                                    ~ENTRY_LOCK;
+        bool zero = work->op->ids && work->op->ids[i] == PGSHARE_ID_ZERO;
+        const unsigned char *source = NULL;
+        uint32_t entry;
 
-        compare_one(work, i, entry);
-        if (lock)
+        if (!work->op->ids && !work->peer) {
+            pgs_mock_fail(work, i, PGSHARE_ERR_INVALID);
+        } else if (quiet) {
+            entry = atomic_load_explicit(&domain->p2m[gfn],
+                                         memory_order_acquire);
+            if (!zero)
+                source = source_bytes(work, i, buffer);
+            compare_one(work, i, entry, zero, source);
+        } else {
+            if (!zero)
+                source = source_copy(work, i, buffer);
+            entry = pgs_mock_lock(domain, gfn);
+            compare_one(work, i, entry, zero, source);
             pgs_mock_unlock(domain, gfn, entry);
+        }
     }
 }
 
@@ -361,13 +397,15 @@ static void check_content(struct pgs_mock_work *work, uint32_t i)
     uint32_t entry = pgs_mock_lock(work->domain, gfn);
     const unsigned char *bytes = pgs_mock_view(work->domain, gfn, entry,
                                                buffer);
+    bool zero = id == PGSHARE_ID_ZERO;
+    bool kept = zero || pgs_mock_frame_map(work->machine, id);
     bool differs = (pgs_mock_is_protected(entry) || is_mapping(entry)) &&
-                   (id == PGSHARE_ID_ZERO ||
-                    pgs_mock_id_is_cow(work->machine, id)) &&
-                   !equals_frame(work, id, bytes);
+                   kept && !equals_frame(work, id, bytes);
 
+    if (kept && !zero)
+        pgs_mock_frame_unmap(work->machine, (uint32_t)id, false);
     pgs_mock_unlock(work->domain, gfn, entry);
-    if (differs && !(id == PGSHARE_ID_ZERO && is_declared_free(work, gfn)))
+    if (differs && !(zero && is_declared_free(work, gfn)))
         pgs_mock_violate(work->machine,
                          "GFN %llu of domain %u is mapped to a frame of other "
                          "content",
@@ -463,6 +501,22 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
     replaced_flush(work, &replaced);
 }
 
+/* Is a page still what the core takes it for? It may have been broken, which
+ * the core is yet to be told. */
+static bool is_as_thought(const struct pgs_mock_work *work, uint32_t i,
+                          uint32_t entry)
+{
+    uint64_t own = work->op->own_ids ? work->op->own_ids[i] : PGSHARE_ID_NONE;
+
+    if (own == PGSHARE_ID_NONE)
+        return true;
+    if (own == PGSHARE_ID_ZERO)
+        return pgs_mock_kind(entry) == KIND_ZERO;
+    if (pgs_mock_kind(entry) == KIND_SHARED)
+        return (entry & ENTRY_FRAME) == (uint32_t)own;
+    return pgs_mock_is_protected(entry);
+}
+
 static uint32_t merge(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
                       struct replaced *replaced)
 {
@@ -473,6 +527,8 @@ static uint32_t merge(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
 
     if (pgs_mock_is_hole(domain, entry)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_HOLE);
+    } else if (!is_as_thought(work, i, entry)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_CLIENT_TICKET);
     } else if (pgs_mock_kind(entry) == KIND_PRIVATE &&
                pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS) {
         pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);

@@ -19,6 +19,7 @@ struct frame_walk {
     struct pgs_audit *audit;
     uint32_t index;
     const struct pgs_frame *frame;
+    bool in_flight; /* an operation has one of its pages */
     uint32_t nodes; /* looked at under this lock */
 };
 
@@ -42,16 +43,22 @@ static _Atomic uint64_t *word_of(struct pgshare_host *host, uint32_t page)
 
 /* ---- frames ------------------------------------------------------------ */
 
+/* After its list. A record gets its names when it has been published; before
+ * that the page of its first mapping is in flight. */
 static void check_record(struct frame_walk *walk)
 {
     struct pgshare_host *host = walk->audit->host;
     const struct pgs_frame *frame = walk->frame;
     uint64_t last = atomic_load_explicit(&host->ticket, memory_order_relaxed);
 
-    if (!pgs_frame_is_valid(frame))
+    if (frame->flags & PGS_FRAME_DOOMED
+            ? frame->mappings || frame->pins || frame->pending
+            : !pgs_frame_is_valid(frame))
         report(walk, PGSHARE_INVARIANT_FRAME, frame->mappings, frame->flags);
-    if (frame->pending || frame->flags & PGS_FRAME_TAKING) {
-        walk->audit->moved = true; /* about to be published, or mapped */
+    if (frame->pending || frame->flags & PGS_FRAME_TAKING)
+        walk->in_flight = true;
+    if (walk->in_flight) {
+        walk->audit->moved = true;
         return;
     }
     if (frame->mappings && (frame->id == PGSHARE_ID_NONE ||
@@ -86,7 +93,7 @@ static bool check_node(struct frame_walk *walk, uint32_t index,
     }
     word = atomic_load_explicit(at, memory_order_acquire);
     if (word & PGS_BUSY) {
-        walk->audit->moved = true;
+        walk->in_flight = true;
         return true;
     }
     place.domain = pgs_page_domain(host, node->page);
@@ -105,6 +112,9 @@ static void check_list(struct frame_walk *walk)
     struct pgs_frames *frames = &walk->audit->host->frames;
     uint32_t node = walk->frame->head, before = PGS_NONE, n = 0;
 
+    walk->in_flight = false;
+    if (walk->frame->flags & PGS_FRAME_DOOMED)
+        return; /* it is in another list by the same link, see release.c */
     while (node != PGS_NONE && n <= walk->frame->mappings) {
         if (!check_node(walk, node, before))
             break;
@@ -154,8 +164,8 @@ void pgs_audit_frames(struct pgs_audit *audit)
         if (!(walk.frame->flags & PGS_FRAME_LIVE))
             continue;
         audit->verdict.frames++;
-        check_record(&walk);
         check_list(&walk);
+        check_record(&walk);
         add_frame(&walk);
     }
     if (locked)

@@ -17,6 +17,9 @@
  * by one compare-and-swap from a word without BUSY. A page that is not free is
  * on no such way, and is never waited for.
  *
+ * Pages that become free may be given up for the zero frame; the policy is told
+ * of them, and decides.
+ *
  * OVERWRITE speaks of the next write. On a page that the guest can write to
  * already, that write is never seen, and the attribute would outlive it and
  * spoil a later, smaller one: it is set only on pages whose next write faults.
@@ -111,7 +114,15 @@ static int to_overwritten(uint64_t word, uint64_t *next)
 int pgs_cycle_free(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                    uint64_t *ret_done)
 {
-    return declare_all(domain, gfn, count, to_free, ret_done);
+    struct pgshare_host *host = domain->host;
+    uint64_t done;
+    int r = declare_all(domain, gfn, count, to_free, &done);
+
+    if (done && host->freed)
+        host->freed(domain, gfn, done);
+    if (ret_done)
+        *ret_done = done;
+    return r;
 }
 
 int pgs_cycle_scrub(struct pgs_domain *domain, uint64_t gfn, uint64_t count,

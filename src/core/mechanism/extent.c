@@ -185,6 +185,34 @@ static void note_frame(struct pgs_extent *extent, struct pgshare_host *host,
     extent->id[i] = pgs_frame_at(&host->frames, extent->frame[i])->id;
 }
 
+/*
+ * While the client's page, and then the other mappings of its frame, are moved
+ * away, the old frame's record must stay that frame's, and the new frame must
+ * live. Answers the frame's id.
+ */
+static uint64_t pin(struct pgshare_host *host, uint32_t frame)
+{
+    uint64_t id;
+
+    pgs_frame_lock(&host->frames, frame);
+    pgs_frame_at(&host->frames, frame)->pins++;
+    id = pgs_frame_at(&host->frames, frame)->id;
+    pgs_frame_unlock(&host->frames, frame);
+    return id;
+}
+
+static void unpin(struct pgshare_host *host, uint32_t frame)
+{
+    bool doomed;
+
+    pgs_frame_lock(&host->frames, frame);
+    pgs_frame_at(&host->frames, frame)->pins--;
+    doomed = pgs_frame_doom(pgs_frame_at(&host->frames, frame));
+    pgs_frame_unlock(&host->frames, frame);
+    if (doomed)
+        pgs_frame_defer(host, frame);
+}
+
 /* The client maps a frame: the same one (nothing to do), or one to join. */
 static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
                         uint32_t i, uint64_t word)
@@ -207,6 +235,9 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
     } else {
         extent->page[i] |= PGS_PAGE_JOIN;
         extent->old_frame[i] = frame;
+        extent->client.own[i] = PGSHARE_ID_ZERO;
+        if (frame != PGS_NONE)
+            extent->client.own[i] = pin(host, frame);
     }
 }
 
@@ -239,7 +270,13 @@ void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
             pgs_page_unlock(host, extent->source.page + i);
         if (extent->page[i] & PGS_PAGE_CLIENT)
             pgs_page_unlock(host, extent->client.page + i);
-        extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT);
+        if (extent->page[i] & PGS_PAGE_JOIN &&
+            extent->old_frame[i] != PGS_NONE)
+            unpin(host, extent->old_frame[i]);
+        if (extent->page[i] & PGS_PAGE_PINNED)
+            unpin(host, extent->frame[i]);
+        extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT |
+                                        PGS_PAGE_JOIN | PGS_PAGE_PINNED);
     }
 }
 
@@ -291,6 +328,10 @@ static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
     extent->client_node[i] =
         pgs_rmap_link(frames, extent->frame[i], extent->client.page + i);
     extent->page[i] |= PGS_PAGE_CLIENT_LINK;
+    if (extent->page[i] & PGS_PAGE_JOIN) {
+        extent->page[i] |= PGS_PAGE_PINNED;
+        frame->pins++;
+    }
 }
 
 /* Stripe locked. No node for page i: its fresh record goes back. */

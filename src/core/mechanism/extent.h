@@ -36,8 +36,10 @@ enum pgs_page_flag {
     PGS_PAGE_NEW = 1 << 8,        /* frame[] is a record to be published */
     PGS_PAGE_SOURCE_LINK = 1 << 9,  /* source_node[] is linked, not committed */
     PGS_PAGE_CLIENT_LINK = 1 << 10, /* client_node[] is linked, not committed */
-    PGS_PAGE_JOIN = 1 << 11,      /* the client maps another frame */
-    PGS_PAGE_DONE = 1 << 12       /* shared */
+    PGS_PAGE_JOIN = 1 << 11,      /* the client maps another frame, which is
+                                   * pinned for us */
+    PGS_PAGE_DONE = 1 << 12,      /* shared */
+    PGS_PAGE_PINNED = 1 << 13     /* frame[] is pinned for us, too */
 };
 
 /* One side's pages; consecutive ordinals, since an extent never crosses a
@@ -47,7 +49,8 @@ struct pgs_side {
     uint64_t gfn;
     uint32_t page;             /* ordinal of the first */
     const uint64_t *tickets;   /* demanded, or NULL */
-    uint64_t *own;             /* [count] PROTECT's answers */
+    uint64_t *own;             /* [count] PROTECT's answers; of a client that
+                                * is to be joined: the frame that it maps */
 };
 
 struct pgs_extent {

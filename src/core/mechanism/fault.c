@@ -179,6 +179,19 @@ static enum pgs_verdict paid(struct pgs_call *call)
     return call->result ? fail(call, call->result) : break_mapping(call);
 }
 
+/* The guest's own write came first; that break will be told, and the
+ * quarantine waits for it. */
+static enum pgs_verdict already_broken(struct pgs_call *call, uint64_t word)
+{
+    struct pgs_domain *domain = call->domain;
+
+    pgs_page_unmap(call->host, pgs_word_index(word));
+    pgs_count(&call->host->shards, PGS_COUNT_BROKEN, 1);
+    atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
+                              memory_order_relaxed);
+    return succeed(call, PGSHARE_FAULT_SPURIOUS);
+}
+
 static enum pgs_verdict unshared(struct pgs_call *call)
 {
     struct pgshare_host *host = call->host;
@@ -189,6 +202,8 @@ static enum pgs_verdict unshared(struct pgs_call *call)
 
     if (call->status[0]) {
         stop_taking(call);
+        if (call->status[0] == PGSHARE_ERR_CLIENT_TICKET)
+            return already_broken(call, word);
         return call->status[0] == PGSHARE_ERR_NOFRAME
                    ? pgs_pay(call, paid)
                    : fail(call, call->status[0]);
@@ -305,6 +320,9 @@ static enum pgs_verdict begin(struct pgs_call *call)
         call->waits = call->page;
         return PGS_WAIT_PAGE;
     }
+    /* by now, the write that covered the page may be done, and another one */
+    if (call->owner == PGS_OWNER_RUNNER && call->kind != PGSHARE_OUTCOME_GET)
+        call->flags &= ~(uint32_t)PGS_FAULT_WHOLE;
     if (!(call->flags & PGS_FAULT_FORCE) &&
         (word & PGS_ATTR_READONLY ||
          pgs_domain_flags(domain) & PGS_DOMAIN_FROZEN) &&

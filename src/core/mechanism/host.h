@@ -151,6 +151,8 @@ struct pgshare_host {
     _Atomic uint64_t demands;     /* platform faults that wait for memory */
 
     struct pgs_policy *policy;
+    /* the policy's ear for pages that were declared free; may be NULL */
+    void (*freed)(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
 };
 
 /* ---- domains and pages ------------------------------------------------- */

@@ -29,9 +29,6 @@ static bool nth_page(struct pgshare_host *host, uint32_t frame, uint32_t skip,
 
     pgs_frame_lock(frames, frame);
     node = pgs_frame_at(frames, frame)->head;
-    if (!(pgs_frame_at(frames, frame)->flags & PGS_FRAME_LIVE) ||
-        pgs_frame_at(frames, frame)->flags & PGS_FRAME_DOOMED)
-        node = PGS_NONE;
     while (node != PGS_NONE && skip--)
         node = pgs_node_at(frames, node)->next;
     if (node != PGS_NONE)
@@ -140,6 +137,7 @@ static enum pgs_verdict move(struct pgs_call *call, uint32_t page)
         .gfn = pgs_page_gfn(host, page),
         .count = 1,
         .ids = &extent->id[i],
+        .own_ids = &extent->client.own[i],
     };
 
     if (node == PGS_NONE) {
@@ -171,22 +169,16 @@ static enum pgs_verdict step_page(struct pgs_call *call)
     return PGS_NEXT;
 }
 
-/* The old frame's nodes go to the new one; it is left to be released. */
+/* The old frame's nodes go to the new one. */
 static void follow(struct pgs_call *call)
 {
     struct pgs_extent *extent = call->extent;
     struct pgs_frames *frames = &call->host->frames;
     uint32_t from = extent->old_frame[extent->first];
-    bool doomed;
 
+    /* it dies when the extent takes its pin off */
     extent->joined +=
         pgs_rmap_move(frames, from, extent->frame[extent->first]);
-    pgs_frame_lock(frames, from);
-    doomed = pgs_frame_at(frames, from)->flags & PGS_FRAME_LIVE &&
-             pgs_frame_doom(pgs_frame_at(frames, from));
-    pgs_frame_unlock(frames, from);
-    if (doomed)
-        pgs_frame_defer(call->host, from);
 }
 
 enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)

@@ -108,6 +108,8 @@ static int64_t spare_frames(struct pgshare_host *host)
 
     if (keep != PGSHARE_RESERVE_KEEP_ALL && keep > wish)
         wish = keep;
+    if (wish >= reserve)
+        return 0;
     return (int64_t)(reserve - pgs_ledger_need(host) - wish);
 }
 

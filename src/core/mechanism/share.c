@@ -75,6 +75,30 @@ static enum pgs_verdict submit(struct pgs_call *call, struct pgshare_op *op,
                                 extent->ids);
 }
 
+static bool is_marked(struct pgs_call *call, const struct pgs_side *side,
+                      uint32_t i)
+{
+    return side->domain &&
+           pgs_word_state(atomic_load_explicit(
+               pgs_word_at(&call->host->chunks, side->page + i),
+               memory_order_relaxed)) == PGS_PROTECTED;
+}
+
+/* Page i is not shared. Where the backend says that a side is not protected any
+ * more, that side's mark is void, and goes with what is undone. */
+static void fail_page(struct pgs_call *call, uint32_t i, int error)
+{
+    struct pgs_extent *extent = call->extent;
+
+    pgs_extent_drop(extent, i, error);
+    if (error == PGSHARE_ERR_SOURCE_TICKET &&
+        is_marked(call, &extent->source, i))
+        extent->page[i] |= PGS_PAGE_SOURCE_OURS;
+    if (error == PGSHARE_ERR_CLIENT_TICKET &&
+        is_marked(call, &extent->client, i))
+        extent->page[i] |= PGS_PAGE_CLIENT_OURS;
+}
+
 /* ---- protect ----------------------------------------------------------- */
 
 /* Takes over the answers of PROTECT for one side. */
@@ -141,7 +165,7 @@ static enum pgs_verdict compared(struct pgs_call *call)
         if (!extent->status[k])
             continue;
         different += extent->status[k] == PGSHARE_ERR_DIFFERENT;
-        pgs_extent_drop(extent, extent->first + k, extent->status[k]);
+        fail_page(call, extent->first + k, extent->status[k]);
     }
     pgs_count(&call->host->shards, PGS_COUNT_COMPARED, extent->n);
     if (different)
@@ -246,7 +270,10 @@ static enum pgs_verdict published(struct pgs_call *call)
         uint32_t i = extent->first + k;
 
         if (extent->status[k]) {
-            pgs_extent_drop(extent, i, extent->status[k]);
+            /* the page that is not protected any more is the source */
+            fail_page(call, i, extent->status[k] == PGSHARE_ERR_CLIENT_TICKET
+                                   ? PGSHARE_ERR_SOURCE_TICKET
+                                   : extent->status[k]);
             pgs_extent_unlink_client(extent, call->host, i);
             pgs_extent_unlink_source(extent, call->host, i);
             continue;
@@ -318,7 +345,7 @@ static enum pgs_verdict mapped(struct pgs_call *call)
             continue;
         }
         different += extent->status[k] == PGSHARE_ERR_DIFFERENT;
-        pgs_extent_drop(extent, i, extent->status[k]);
+        fail_page(call, i, extent->status[k]);
         pgs_extent_unlink_client(extent, call->host, i);
     }
     if (call->op.kind == PGSHARE_OP_MERGE) {
@@ -385,7 +412,18 @@ static enum pgs_verdict map(struct pgs_call *call)
 
 /* ---- undo -------------------------------------------------------------- */
 
-/* Pages that we protected and did not share are writable again. */
+static void forget_mark(struct pgs_call *call, const struct pgs_side *side,
+                        uint32_t i)
+{
+    uint64_t word = atomic_load_explicit(
+        pgs_word_at(&call->host->chunks, side->page + i),
+        memory_order_relaxed);
+
+    pgs_page_unmark(call->host, pgs_word_index(word));
+}
+
+/* Pages that we protected and did not share, and those whose mark was found to
+ * be void, are writable again. */
 static void note_undone(struct pgs_call *call, struct pgs_side *side,
                         uint16_t ours, uint16_t busy)
 {
@@ -395,6 +433,8 @@ static void note_undone(struct pgs_call *call, struct pgs_side *side,
         uint32_t i = extent->first + k;
 
         extent->page[i] &= (uint16_t) ~(ours | busy);
+        if (is_marked(call, side, i))
+            forget_mark(call, side, i);
         if (extent->status[k])
             pgs_page_privatise_stuck(call->host, side->page + i);
         else

@@ -28,6 +28,22 @@ int pgs_hint_put(struct pgshare_host *host, const struct pgs_hint *hint)
     return PGSHARE_ERR_FULL;
 }
 
+void pgs_hint_freed(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
+{
+    while (count) {
+        struct pgs_hint hint = {
+            .kind = PGS_HINT_FREE,
+            .count = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX,
+            .dom = domain->handle,
+            .gfn = gfn,
+        };
+
+        pgs_hint_put(domain->host, &hint);
+        gfn += hint.count;
+        count -= hint.count;
+    }
+}
+
 int pgs_library_enter(struct pgshare_host *host,
                       const struct pgs_library *library)
 {

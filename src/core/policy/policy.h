@@ -108,6 +108,8 @@ bool pgs_may_share(const struct pgs_domain *domain);
 bool pgs_hints_run(struct pgshare_host *host, struct pgs_budget *budget);
 /* Puts a hint into the queue; any thread. */
 int pgs_hint_put(struct pgshare_host *host, const struct pgs_hint *hint);
+/* The same for pages that were declared free: pgshare_host::freed. */
+void pgs_hint_freed(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
 int pgs_library_enter(struct pgshare_host *host,
                       const struct pgs_library *library);
 /* candidate.c tells how an extent from a map ended. */

@@ -29,6 +29,7 @@ int pgs_policy_init(struct pgshare_host *host)
     if (!policy)
         return PGSHARE_ERR_NOMEM;
     host->policy = policy;
+    host->freed = pgs_hint_freed;
     if (host->platform.random(host->platform.ctx, &secret, sizeof(secret)))
         secret = pgs_mix(pgs_now(&host->platform));
     pgs_keymap_init(&policy->blocks, &host->heap, options->max_map_entries,

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Repayment: entitlement, bonus pages, FIFOs that pay, services, the reserve.
+ */
+#include "contract/rig.h"
+
+#define ONE PGSHARE_ENTITLEMENT_ONE
+
+/* Two guests that share `n` pages from GFN 0 on, on a machine with room for
+ * them and `spare` frames more. */
+static void open_shared(struct rig *rig, int machine, uint64_t n,
+                        uint64_t spare)
+{
+    struct rig_options options = { .frames = 2 * GFNS + spare };
+
+    rig_open_with(rig, machine, &options);
+    rig_guest(rig);
+    rig_guest(rig);
+    rig_fill(rig, 0, 0, n, 7);
+    rig_fill(rig, 1, 0, n, 7);
+    for (uint64_t i = 0; i < n; i++) /* one by one: needs least memory */
+        rig_must_share(rig, 0, i, 1, i, 1);
+}
+
+static int push(struct rig *rig, unsigned g, uint64_t gfn, uint64_t n)
+{
+    return pgshare_declare_volatile(rig->host, rig_dom(rig, g), gfn, n, NULL);
+}
+
+static int claim(struct rig *rig, unsigned g, uint64_t gfn, uint64_t n)
+{
+    int r = pgshare_bonus_claim(rig->host, rig_dom(rig, g), gfn, n, NULL);
+
+    if (!r && gfn != PGSHARE_GFN_NONE)
+        rig_expect_zero(rig, g, gfn, n);
+    return r;
+}
+
+/* A hole at the end of the guest's memory for bonus pages. */
+static void make_holes(struct rig *rig, unsigned g, uint64_t gfn, uint64_t n)
+{
+    ck_assert_int_eq(rig->ops->depopulate(rig->guests[g].impl, gfn, n), 0);
+    rig_expect(rig, g, gfn, n, HOLE);
+}
+
+START_TEST(each_mapping_is_entitled_to_its_part_of_what_it_saves)
+{
+    struct rig rig;
+
+    open_shared(&rig, _i, 8, 64);
+    ck_assert_uint_eq(rig_account(&rig, 0).entitlement, 8 * ONE / 2);
+    ck_assert_uint_eq(rig_account(&rig, 1).entitlement, 8 * ONE / 2);
+    ck_assert_uint_eq(rig_account(&rig, 0).shared, 8);
+    ck_assert_uint_eq(rig_account(&rig, 0).pss, 8 * ONE / 2);
+    rig_fill(&rig, 0, 20, 1, 7);
+    rig_must_share(&rig, 0, 0, 0, 20, 1);
+    ck_assert_uint_eq(rig_account(&rig, 0).entitlement,
+                      7 * ONE / 2 + 2 * (ONE * 2 / 3));
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_claim_needs_entitlement_and_a_fifo_as_long_as_itself)
+{
+    struct rig rig;
+
+    open_shared(&rig, _i, 8, 64);
+    make_holes(&rig, 0, 56, 8);
+    ck_assert_int_eq(claim(&rig, 0, 56, 1), PGSHARE_ERR_OWED);
+    ck_assert_int_eq(push(&rig, 0, 20, 3), 0);
+    ck_assert_int_eq(claim(&rig, 0, 56, 5), PGSHARE_ERR_ENTITLEMENT);
+    ck_assert_int_eq(claim(&rig, 0, 56, 4), PGSHARE_ERR_OWED);
+    ck_assert_int_eq(claim(&rig, 0, 54, 3), PGSHARE_ERR_EXISTS);
+    ck_assert_int_eq(claim(&rig, 0, 56, 3), 0);
+    ck_assert_uint_eq(rig_account(&rig, 0).claimed, 3);
+    ck_assert(rig_info(&rig, 0, 57).flags & PGSHARE_GFN_BONUS);
+    ck_assert_int_eq(rig_write(&rig, 0, 57), 0);
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, rig_dom(&rig, 0), 20,
+                                              1, NULL),
+                     PGSHARE_ERR_OWED);
+    rig_check(&rig);
+    ck_assert_int_eq(push(&rig, 0, 30, 1), 0);
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, rig_dom(&rig, 0), 20,
+                                              1, NULL),
+                     0);
+    ck_assert_int_eq(pgshare_bonus_return(rig.host, rig_dom(&rig, 0), 56, 4,
+                                          NULL),
+                     PGSHARE_ERR_STATE);
+    ck_assert_int_eq(pgshare_bonus_return(rig.host, rig_dom(&rig, 0), 56, 3,
+                                          NULL),
+                     0);
+    rig_expect(&rig, 0, 56, 3, HOLE);
+    ck_assert_uint_eq(rig_account(&rig, 0).claimed, 0);
+    ck_assert(rig_is(&rig, 0, 56, PGSHARE_GFN_HOLE));
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, rig_dom(&rig, 0), 21,
+                                              2, NULL),
+                     0);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_claim_by_account_only_charges_the_account)
+{
+    uint64_t none = PGSHARE_GFN_NONE;
+    struct rig rig;
+
+    open_shared(&rig, _i, 8, 64);
+    ck_assert_int_eq(push(&rig, 0, 20, 3), 0);
+    ck_assert_int_eq(claim(&rig, 0, none, 3), 0);
+    ck_assert_uint_eq(rig_account(&rig, 0).claimed, 3);
+    rig_check(&rig);
+    ck_assert_int_eq(pgshare_bonus_return(rig.host, rig_dom(&rig, 0), none, 4,
+                                          NULL),
+                     PGSHARE_ERR_STATE);
+    ck_assert_int_eq(pgshare_bonus_return(rig.host, rig_dom(&rig, 0), none, 3,
+                                          NULL),
+                     0);
+    ck_assert_uint_eq(rig_account(&rig, 0).claimed, 0);
+    rig_close(&rig);
+}
+END_TEST
+
+/* Guest 0 has claimed all that the sharing of 8 pages freed, at GFN 56, and
+ * secured it by volatile pages from GFN 20 on. The machine's own memory is
+ * used up by a third guest. */
+static void open_spent(struct rig *rig, int machine)
+{
+    uint64_t frames;
+
+    open_shared(rig, machine, 8, 32);
+    make_holes(rig, 0, 56, 4);
+    make_holes(rig, 1, 56, 4);
+    ck_assert_int_eq(push(rig, 0, 20, 4), 0);
+    ck_assert_int_eq(push(rig, 1, 20, 4), 0);
+    ck_assert_int_eq(claim(rig, 0, 56, 4), 0);
+    ck_assert_int_eq(claim(rig, 1, 56, 4), 0);
+    rig_new_guest(rig, 0, 0, false);
+    rig_join(rig, 2, rig->group);
+    frames = rig->ops->free_frames(rig->state);
+    if (frames) {
+        ck_assert_int_eq(rig->ops->populate(rig->guests[2].impl, 0, frames), 0);
+        rig_expect_zero(rig, 2, 0, frames);
+    }
+    ck_assert_uint_eq(rig->ops->free_frames(rig->state), 0);
+}
+
+START_TEST(a_break_without_free_memory_is_paid_by_the_breakers_own_fifo)
+{
+    struct rig rig;
+
+    open_spent(&rig, _i);
+    ck_assert_uint_eq(rig_stats(&rig).reserve, 0);
+    rig_expect(&rig, 0, 20, 4, OR_ZERO);
+    for (unsigned gfn = 0; gfn < 4; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig_account(&rig, 0).repaid, 4);
+    ck_assert_uint_eq(rig_account(&rig, 0).fifo, 0);
+    ck_assert_uint_eq(rig_account(&rig, 1).fifo, 4);
+    ck_assert_uint_eq(rig_stats(&rig).payers[PGSHARE_PAID_OWN_FIFO], 4);
+    ck_assert_uint_ge(rig.reports[PGSHARE_REPORT_RECLAIMED], 1);
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, rig_dom(&rig, 0), 20,
+                                              1, NULL),
+                     PGSHARE_ERR_RECLAIMED);
+    rig_expect_zero(&rig, 0, 20, 4);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(every_break_under_the_claims_can_be_paid)
+{
+    struct rig rig;
+
+    open_spent(&rig, _i);
+    rig_expect(&rig, 0, 20, 4, OR_ZERO);
+    rig_expect(&rig, 1, 20, 4, OR_ZERO);
+    for (unsigned gfn = 0; gfn < 8; gfn++) {
+        ck_assert_int_eq(rig_write(&rig, 1, gfn), 0);
+        rig_check(&rig);
+        ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
+    }
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig_stats(&rig).mappings, 0);
+    ck_assert_uint_eq(rig_stats(&rig).saved, 0);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_page_that_has_paid_reads_as_zeroes_and_comes_back_when_written)
+{
+    struct rig rig;
+
+    open_spent(&rig, _i);
+    rig_expect(&rig, 0, 20, 4, OR_ZERO);
+    ck_assert_int_eq(rig_write(&rig, 0, 0), 0);
+    rig_settle(&rig);
+    ck_assert(rig_info(&rig, 0, 20).flags & PGSHARE_GFN_RECLAIMED);
+    rig_expect_zero(&rig, 0, 20, 1);
+    rig_check_content(&rig);
+    /* somebody gives memory back, so that there is some to be had */
+    ck_assert_int_eq(rig.ops->depopulate(rig.guests[2].impl, 0, 2), 0);
+    rig_expect(&rig, 2, 0, 2, HOLE);
+    ck_assert_int_eq(rig_write(&rig, 0, 20), 0);
+    ck_assert(rig_is(&rig, 0, 20, PGSHARE_GFN_PRIVATE));
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_service_domain_secures_and_pays_for_another)
+{
+    struct rig rig;
+    uint64_t dom, service;
+
+    open_shared(&rig, _i, 8, 64);
+    rig_guest(&rig);
+    dom = rig_dom(&rig, 0);
+    service = rig_dom(&rig, 2);
+    make_holes(&rig, 0, 56, 4);
+    ck_assert_int_eq(pgshare_service_set(rig.host, dom, dom),
+                     PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_service_set(rig.host, dom, service), 0);
+    ck_assert_int_eq(pgshare_service_set(rig.host, service, rig_dom(&rig, 1)),
+                     PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_service_set(rig.host, rig_dom(&rig, 1), dom),
+                     PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(claim(&rig, 0, 56, 4), PGSHARE_ERR_OWED);
+    ck_assert_int_eq(push(&rig, 2, 0, 4), 0);
+    ck_assert_int_eq(claim(&rig, 0, 56, 4), 0);
+    ck_assert_uint_eq(rig_account(&rig, 0).service, service);
+    ck_assert_uint_eq(rig_account(&rig, 2).secures, 4);
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, service, 0, 1, NULL),
+                     PGSHARE_ERR_OWED);
+    ck_assert_int_eq(pgshare_service_set(rig.host, dom, 0), PGSHARE_ERR_OWED);
+    rig_check(&rig);
+    ck_assert_int_eq(push(&rig, 0, 20, 4), 0);
+    ck_assert_int_eq(pgshare_service_set(rig.host, dom, 0), 0);
+    ck_assert_int_eq(pgshare_declare_withdraw(rig.host, service, 0, 4, NULL),
+                     0);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(the_reserve_is_taken_from_the_machine_and_given_back)
+{
+    struct rig rig;
+    uint64_t had, got = 0;
+
+    rig_open(&rig, _i);
+    rig_guest(&rig);
+    had = rig.ops->free_frames(rig.state);
+    ck_assert_int_eq(pgshare_reserve_set(rig.host, 100, &got), 0);
+    ck_assert_uint_eq(got, 100);
+    ck_assert_uint_eq(rig.ops->free_frames(rig.state), had - 100);
+    rig_check(&rig);
+    ck_assert_int_eq(pgshare_reserve_set(rig.host, had + 1, &got),
+                     PGSHARE_ERR_NOFRAME);
+    ck_assert_uint_eq(rig_stats(&rig).reserve, had);
+    ck_assert_int_eq(pgshare_reserve_set(rig.host, 0, &got), 0);
+    ck_assert_uint_eq(got, 0);
+    ck_assert_uint_eq(rig.ops->free_frames(rig.state), had);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_surplus_beyond_reserve_keep_goes_back_to_the_machine)
+{
+    struct rig_options options = { .host.reserve_keep = 2 };
+    struct rig rig;
+    uint64_t had;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    rig_fill(&rig, 0, 0, 20, 7);
+    rig_fill(&rig, 1, 0, 20, 7);
+    had = rig.ops->free_frames(rig.state);
+    rig_must_share(&rig, 0, 0, 1, 0, 20);
+    rig_settle(&rig);
+    ck_assert_uint_le(rig_stats(&rig).reserve, 2);
+    ck_assert_uint_ge(rig.ops->free_frames(rig.state), had + 18);
+    for (unsigned gfn = 0; gfn < 20; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
+    rig_close(&rig);
+}
+END_TEST
+
+static const struct contract_test tests[] = {
+    { &each_mapping_is_entitled_to_its_part_of_what_it_saves, CAN_SHARE },
+    { &a_claim_needs_entitlement_and_a_fifo_as_long_as_itself,
+      CAN_SHARE | CAN_PAY },
+    { &a_claim_by_account_only_charges_the_account, CAN_SHARE | CAN_PAY },
+    { &a_break_without_free_memory_is_paid_by_the_breakers_own_fifo,
+      CAN_SHARE | CAN_PAY | CAN_EXHAUST },
+    { &every_break_under_the_claims_can_be_paid,
+      CAN_SHARE | CAN_PAY | CAN_EXHAUST },
+    { &a_page_that_has_paid_reads_as_zeroes_and_comes_back_when_written,
+      CAN_SHARE | CAN_PAY | CAN_EXHAUST },
+    { &a_service_domain_secures_and_pays_for_another, CAN_SHARE | CAN_PAY },
+    { &the_reserve_is_taken_from_the_machine_and_given_back, CAN_EXHAUST },
+    { &a_surplus_beyond_reserve_keep_goes_back_to_the_machine,
+      CAN_SHARE | CAN_EXHAUST },
+};
+
+static Suite *make(void)
+{
+    return contract_suite("contract-ledger", tests,
+                          sizeof(tests) / sizeof(tests[0]));
+}
+
+int main(int argc, char **argv)
+{
+    return pgs_suite_main("contract-ledger", make, argc, argv);
+}
