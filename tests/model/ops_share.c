@@ -139,14 +139,12 @@ static void check_shared(struct world *w, const struct pairs *p)
     }
 }
 
-static uint64_t share_errors(const struct pairs *p, bool tickets)
+static uint64_t share_errors(const struct pairs *p)
 {
     uint64_t distance = p->from > p->to ? p->from - p->to : p->to - p->from;
     uint64_t legal = ANY_CALL | E(DIFFERENT) | E(NEVER_SHARE) | E(HOLE) |
                      E(NOFRAME) | E(CLIENT_TICKET) | E(SOURCE_TICKET);
 
-    if (tickets)
-        legal &= ~0ull;
     if (p->source == p->client && distance < p->count)
         return E(INVALID);
     if (p->source->group != p->client->group ||
@@ -198,7 +196,7 @@ static void share(struct world *w, const struct record *r, bool tickets)
     request.source_tickets = tickets ? ours : NULL;
     request.client_tickets = tickets ? theirs : NULL;
     look(w, &p, tickets);
-    legal = share_errors(&p, tickets);
+    legal = share_errors(&p);
     world_say(w, "share %u:%" PRIu64 " with %u:%" PRIu64 "+%u%s",
               number(w, p.source), request.source_gfn, number(w, p.client),
               request.client_gfn, p.count, tickets ? ", by tickets" : "");

@@ -46,8 +46,8 @@ static int add_service(struct demo *demo, const struct plan *plan)
     return error ? complain(error, "service domain") : 0;
 }
 
-/* What the guest may claim: as much as it is entitled to, has room for, and
- * can secure. */
+/* What the guest claims: seven eighths of what it is entitled to, as far as it
+ * has room for, and can secure. */
 static int may_claim(struct guest *guest, uint64_t fifo, uint64_t *ret_count)
 {
     struct pgshare_account account;
@@ -56,7 +56,7 @@ static int may_claim(struct guest *guest, uint64_t fifo, uint64_t *ret_count)
 
     if (error)
         return error;
-    count = account.entitlement / PGSHARE_ENTITLEMENT_ONE;
+    count = account.entitlement / PGSHARE_ENTITLEMENT_ONE * 7 / 8;
     count = count < fifo ? count : fifo;
     if (count > guest->shadow.pages - guest->ram)
         count = guest->shadow.pages - guest->ram;

@@ -128,6 +128,8 @@ static int note_savings(struct demo *demo)
 
     if (!error && stats.saved > demo->most_saved)
         demo->most_saved = stats.saved;
+    if (!error && stats.claimed > demo->most_claimed)
+        demo->most_claimed = stats.claimed;
     return error;
 }
 

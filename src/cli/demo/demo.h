@@ -50,7 +50,8 @@ struct demo {
     struct guest guests[GUESTS_MAX + GUESTS_MORE];
     uint32_t n_guests;
     uint64_t reports[REPORTS_MAX];
-    uint64_t most_saved; /* frames, at any tick */
+    uint64_t most_saved;   /* frames, at any tick */
+    uint64_t most_claimed; /* bonus pages, likewise */
     struct shadow_verdict content_verdict;
     struct live live;
 };

@@ -50,6 +50,7 @@ static void memory_json(struct writer *w, struct json_object *root,
     number(w, memory, "most_saved", figures->demo->most_saved);
     number(w, memory, "reserve", figures->stats.reserve);
     number(w, memory, "claimed", figures->stats.claimed);
+    number(w, memory, "most_claimed", figures->demo->most_claimed);
     number(w, memory, "volatile", figures->stats.fifo);
     number(w, memory, "metadata_bytes", figures->stats.metadata);
     number(w, saved, "zero", figures->saved_zero);

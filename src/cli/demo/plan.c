@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The plan's proportions. A guest's zone holds everything that the story puts
- * there without evicting anything: 5/16 system, 5/16 documents, 1/32 installed
- * package, 4/16 heap; the rest stays free. Machines with few files have guests
- * with little in their caches.
+ * there without evicting anything, in 32nds: 8 system, 15 documents, 1 of an
+ * installed package, 6 heap; the rest stays free. On machines with few files
+ * the guests have little in their caches.
  */
 #include "plan.h"
 
@@ -21,9 +21,9 @@ int plan_make(struct plan *plan, struct demo *demo)
     const struct demo_options *options = demo->options;
     uint64_t pages = options->memory / PGSHARE_PAGE_SIZE;
     const uint64_t limits[CONTENT_KINDS] = {
-        [CONTENT_LIBRARY] = pages * 3 / 16,
-        [CONTENT_PROGRAM] = pages / 8,
-        [CONTENT_DOCUMENT] = least(options->guests * (pages * 5 / 16),
+        [CONTENT_LIBRARY] = pages * 5 / 32,
+        [CONTENT_PROGRAM] = pages * 3 / 32,
+        [CONTENT_DOCUMENT] = least(options->guests * (pages * 15 / 32),
                                    DOCUMENTS_MAX),
     };
     struct content *content = &demo->content;
@@ -38,10 +38,10 @@ int plan_make(struct plan *plan, struct demo *demo)
         .zone = pages / 32 + KEY_PAGES,
         .system = content->part[CONTENT_DOCUMENT].block,
         .documents = content->part[CONTENT_DOCUMENT].blocks / options->guests,
-        .heap = pages / 4,
-        .service = pages * 5 / 16,
+        .heap = pages * 6 / 32,
+        .service = pages * 15 / 32,
     };
-    plan->documents = least(plan->documents, pages * 5 / 16);
+    plan->documents = least(plan->documents, pages * 15 / 32);
     plan->installed = least(content->blocks - content->spare,
                             content->part[CONTENT_LIBRARY].blocks);
     plan->text = least(plan->text, content->spare);

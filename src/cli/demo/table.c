@@ -85,14 +85,11 @@ static void memory_table(const struct figures *figures)
     memory_line("  equal pages within a guest", figures->saved_within);
     memory_line("most saved at any time", figures->demo->most_saved);
     memory_line("held in reserve, to pay for writes", stats->reserve);
-    if (stats->claimed)
-        memory_line("lent to guests as bonus pages", stats->claimed);
-    printf("  %u %% of the guests' memory is saved; metadata take %.2f %% of "
-           "it\n\n",
-           percent(stats->saved, stats->tracked),
-           stats->tracked ? (double)stats->metadata * 100 /
-                                (double)(stats->tracked * PGSHARE_PAGE_SIZE)
-                          : 0);
+    if (figures->demo->most_claimed)
+        memory_line("most lent to guests, as bonus pages",
+                    figures->demo->most_claimed);
+    printf("  %u %% of the guests' memory is saved\n\n",
+           percent(stats->saved, stats->tracked));
 }
 
 static void guest_table(const struct figures *figures)

@@ -139,7 +139,7 @@ int pgshare_domain_find(struct pgshare_host *host, uint32_t domid,
     pgs_mutex_lock(&host->domains_lock);
     for (uint32_t i = 1; r && i < host->slots_used; i++) {
         struct pgs_domain *domain =
-            atomic_load_explicit(&host->slots[i], memory_order_acquire);
+            atomic_load_explicit(&host->slots[i], memory_order_seq_cst);
 
         if (domain && domain->domid == domid &&
             domain->generation == generation) {

@@ -232,7 +232,7 @@ static void remove_domains(struct pgshare_host *host)
 {
     for (uint32_t slot = 1; host->slots && slot < host->slots_used; slot++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_acquire);
+            &host->slots[slot], memory_order_seq_cst);
 
         if (domain)
             pgs_domain_unlist(domain);

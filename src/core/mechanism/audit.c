@@ -298,7 +298,7 @@ static uint64_t claims_served(struct pgs_domain *service)
     uint64_t claims = 0;
 
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
-        other = atomic_load_explicit(&host->slots[slot], memory_order_acquire);
+        other = atomic_load_explicit(&host->slots[slot], memory_order_seq_cst);
         if (other && other->service == service)
             claims += other->claimed;
     }

@@ -88,7 +88,7 @@ static bool is_harmless(const struct pgshare_op *op)
     switch (op->kind) {
     case PGSHARE_OP_FINGERPRINT:
     case PGSHARE_OP_COMPARE:
-    case PGSHARE_OP_RELEASE: /* its record stays doomed, see frame.h */
+    case PGSHARE_OP_RELEASE: /* is sent again, see release.c */
     case PGSHARE_OP_RESERVE:
     case PGSHARE_OP_HARVEST:
     case PGSHARE_OP_CHANGES:
@@ -118,9 +118,7 @@ void pgs_call_expire(struct pgs_call *call, uint64_t now)
     pgs_count(&host->shards, PGS_COUNT_BACKEND_LOST, 1);
     atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
     if (is_harmless(&call->op))
-        pgs_call_abandon(call, call->op.kind == PGSHARE_OP_RELEASE
-                                   ? PGSHARE_ERR_INPROGRESS
-                                   : PGSHARE_ERR_BACKEND);
+        pgs_call_abandon(call, PGSHARE_ERR_BACKEND);
     else if (host->info.ops >> PGSHARE_OP_QUERY & 1)
         ask(call);
 }

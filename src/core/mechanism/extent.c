@@ -201,16 +201,45 @@ static uint64_t pin(struct pgshare_host *host, uint32_t frame)
     return id;
 }
 
-static void unpin(struct pgshare_host *host, uint32_t frame)
+static void unpin(struct pgshare_host *host, uint32_t frame, bool joined)
 {
     bool doomed;
 
     pgs_frame_lock(&host->frames, frame);
     pgs_frame_at(&host->frames, frame)->pins--;
+    if (joined)
+        pgs_frame_at(&host->frames, frame)->flags &=
+            (uint16_t)~PGS_FRAME_JOINING;
     doomed = pgs_frame_doom(pgs_frame_at(&host->frames, frame));
     pgs_frame_unlock(&host->frames, frame);
     if (doomed)
         pgs_frame_defer(host, frame);
+}
+
+/* Does the backend move all mappings of a frame at once? Then links that are
+ * not mapped yet are counted (`pending`), and a frame that is being joined
+ * takes no new ones. */
+static bool moves_frames(const struct pgshare_host *host)
+{
+    return host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME;
+}
+
+/* May all the mappings of the client's frame be moved? Marks it then. */
+static bool start_joining(struct pgs_extent *extent,
+                          struct pgshare_host *host, uint32_t frame)
+{
+    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+    bool may;
+
+    pgs_frame_lock(&host->frames, frame);
+    may = !record->pending && record->flags == PGS_FRAME_LIVE;
+    /* zero mappings have no nodes to be moved to */
+    if (extent->flags & PGS_EXTENT_ZERO && record->mappings > 1)
+        may = false;
+    if (may)
+        record->flags |= PGS_FRAME_JOINING;
+    pgs_frame_unlock(&host->frames, frame);
+    return may;
 }
 
 /* The client maps a frame: the same one (nothing to do), or one to join. */
@@ -227,10 +256,8 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
     if (extent->page[i] & PGS_PAGE_FRAME && frame == extent->frame[i]) {
         pgs_extent_drop(extent, i, 0);
         extent->page[i] |= PGS_PAGE_DONE;
-    } else if (frame != PGS_NONE && extent->flags & PGS_EXTENT_ZERO &&
-               host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME &&
-               pgs_frame_at(&host->frames, frame)->mappings > 1) {
-        /* all its pages would become zero mappings, which have no nodes */
+    } else if (frame != PGS_NONE && moves_frames(host) &&
+               !start_joining(extent, host, frame)) {
         pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
     } else {
         extent->page[i] |= PGS_PAGE_JOIN;
@@ -272,9 +299,9 @@ void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
             pgs_page_unlock(host, extent->client.page + i);
         if (extent->page[i] & PGS_PAGE_JOIN &&
             extent->old_frame[i] != PGS_NONE)
-            unpin(host, extent->old_frame[i]);
+            unpin(host, extent->old_frame[i], true);
         if (extent->page[i] & PGS_PAGE_PINNED)
-            unpin(host, extent->frame[i]);
+            unpin(host, extent->frame[i], false);
         extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT |
                                         PGS_PAGE_JOIN | PGS_PAGE_PINNED);
     }
@@ -309,7 +336,7 @@ static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
     struct pgs_frames *frames = &host->frames;
     struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
 
-    if (frame->flags & (PGS_FRAME_TAKING | PGS_FRAME_DOOMED)) {
+    if (frame->flags != PGS_FRAME_LIVE) {
         pgs_extent_drop(extent, i, PGSHARE_ERR_SOURCE_TICKET);
         return;
     }
@@ -321,13 +348,14 @@ static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
         extent->source_node[i] =
             pgs_rmap_link(frames, extent->frame[i], extent->source.page + i);
         extent->page[i] |= PGS_PAGE_SOURCE_LINK;
-        frame->pending = 0;
+        frame->pending = moves_frames(host);
     }
     if (extent->flags & PGS_EXTENT_SOURCE)
         return;
     extent->client_node[i] =
         pgs_rmap_link(frames, extent->frame[i], extent->client.page + i);
     extent->page[i] |= PGS_PAGE_CLIENT_LINK;
+    frame->pending += moves_frames(host);
     if (extent->page[i] & PGS_PAGE_JOIN) {
         extent->page[i] |= PGS_PAGE_PINNED;
         frame->pins++;
@@ -407,6 +435,7 @@ static void unlink_node(struct pgs_extent *extent, struct pgshare_host *host,
 
     pgs_frame_lock(frames, extent->frame[i]);
     pgs_rmap_unlink(frames, node);
+    frame->pending -= moves_frames(host);
     doomed = pgs_frame_doom(frame);
     if (doomed && never_published)
         pgs_frame_give(frames, extent->frame[i]);
@@ -440,6 +469,17 @@ void pgs_extent_unlink_client(struct pgs_extent *extent,
 
 /* ---- commits ----------------------------------------------------------- */
 
+/* Page i's link is a mapping now. */
+static void end_pending(struct pgs_extent *extent, struct pgshare_host *host,
+                        uint32_t i)
+{
+    if (!moves_frames(host) || extent->frame[i] == PGS_NONE)
+        return;
+    pgs_frame_lock(&host->frames, extent->frame[i]);
+    pgs_frame_at(&host->frames, extent->frame[i])->pending--;
+    pgs_frame_unlock(&host->frames, extent->frame[i]);
+}
+
 /* The word becomes SHARED. False: it was told broken already, and is private
  * now. What it was before (a mark, another mapping) is given back. */
 static bool commit(struct pgshare_host *host, uint32_t page, uint32_t node)
@@ -472,10 +512,13 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
     uint16_t gone = PGS_PAGE_SOURCE | PGS_PAGE_SOURCE_OURS;
 
     assert(extent->page[i] & PGS_PAGE_SOURCE_LINK);
-    if (commit(host, extent->source.page + i, extent->source_node[i]))
+    if (commit(host, extent->source.page + i, extent->source_node[i])) {
         gone |= PGS_PAGE_SOURCE_LINK;
-    else
+        end_pending(extent, host, i);
+    } else
+{
         pgs_extent_unlink_source(extent, host, i);
+    }
     extent->page[i] &= (uint16_t)~gone;
 }
 
@@ -488,6 +531,7 @@ void pgs_extent_commit_client(struct pgs_extent *extent,
     assert(extent->page[i] & PGS_PAGE_CLIENT_LINK);
     if (commit(host, extent->client.page + i, extent->client_node[i])) {
         gone |= PGS_PAGE_CLIENT_LINK;
+        end_pending(extent, host, i);
         extent->shared++;
         pgs_count(&host->shards, PGS_COUNT_SHARED + extent->cause, 1);
         atomic_fetch_add_explicit(&pgs_tally_mine(domain)->made[extent->cause],

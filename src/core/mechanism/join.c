@@ -65,8 +65,7 @@ static uint32_t link_to(struct pgshare_host *host, uint32_t frame,
         return PGS_NODE_ZERO;
     record = pgs_frame_at(frames, frame);
     pgs_frame_lock(frames, frame);
-    if (!(record->flags & (PGS_FRAME_TAKING | PGS_FRAME_DOOMED)) &&
-        record->flags & PGS_FRAME_LIVE &&
+    if (record->flags == PGS_FRAME_LIVE &&
         !pgs_nodes_stock(frames, pgs_stripe_of(frames, frame), 1))
         node = pgs_rmap_link(frames, frame, page);
     pgs_frame_unlock(frames, frame);

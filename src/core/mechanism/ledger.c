@@ -223,7 +223,7 @@ static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
 
     while (++*slot < host->slots_used) {
         other = atomic_load_explicit(&host->slots[*slot],
-                                     memory_order_acquire);
+                                     memory_order_seq_cst);
         if (other && other->service == domain)
             return other;
     }

@@ -74,7 +74,7 @@ static struct pgs_domain *oldest(struct pgshare_host *host, bool over)
 
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_acquire);
+            &host->slots[slot], memory_order_seq_cst);
         uint64_t stamp;
 
         if (!domain || pgs_domain_flags(domain) & PGS_DOMAIN_GONE ||

@@ -8,8 +8,8 @@
  * list in batches. The frame is the reserve's when the backend has answered;
  * until then it counts as a frame, so that the books agree all the while.
  *
- * A release that was refused is tried again. One whose answer is lost cannot be: the frame's
- * name may be in use again. Its record is left doomed for good, which costs 48 bytes.
+ * A release that was refused, or whose answer is lost, is sent again; since no
+ * frame's id is ever used twice, one that came too often releases nothing.
  */
 #include "mechanism/page.h"
 
@@ -57,7 +57,7 @@ static enum pgs_verdict released(struct pgs_call *call)
     for (uint32_t i = 0; i < call->op.count; i++) {
         if (call->status[i] == 0)
             pgs_frame_retire(call->host, call->batch[i]);
-        else if (call->status[i] != PGSHARE_ERR_INPROGRESS)
+        else
             pgs_frame_defer(call->host, call->batch[i]);
     }
     return PGS_DONE;

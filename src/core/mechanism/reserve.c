@@ -77,9 +77,10 @@ static enum pgs_verdict recounted(struct pgs_call *call)
     return PGS_DONE;
 }
 
+/* An exchange of nothing, which answers with the level. */
 static enum pgs_verdict recount(struct pgs_call *call)
 {
-    struct pgshare_op op = { .kind = PGSHARE_OP_QUERY, .count = 1 };
+    struct pgshare_op op = { .kind = PGSHARE_OP_RESERVE, .count = 1 };
 
     return pgs_call_submit(call, &op, recounted);
 }
@@ -89,7 +90,7 @@ static void launch_recount(struct pgshare_host *host)
     struct pgs_call *call;
 
     if (atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) ||
-        !(host->info.ops >> PGSHARE_OP_QUERY & 1))
+        !(host->info.ops >> PGSHARE_OP_RESERVE & 1))
         return;
     call = pgs_call_take(host, NULL, recount);
     if (!call)

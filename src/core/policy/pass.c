@@ -16,7 +16,7 @@
  */
 #include "policy/policy.h"
 
-#include <string.h>
+#include "mechanism/lookup.h"
 
 /* Pages to be shared are PRIVATE, plain, and not in flight. */
 static bool is_plain(const struct pgs_domain *domain, uint64_t word)
@@ -75,8 +75,10 @@ static bool matches(struct pgshare_host *host, uint32_t page, uint32_t group,
                     uint32_t print)
 {
     const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    struct pgs_lookup lookup;
     uint64_t word;
     uint32_t frame;
+    bool equal;
 
     if (!chunk->words || !chunk->domain || chunk->domain->group != group)
         return false;
@@ -89,9 +91,12 @@ static bool matches(struct pgshare_host *host, uint32_t page, uint32_t group,
     if (pgs_word_state(word) != PGS_SHARED ||
         pgs_word_index(word) == PGS_NODE_ZERO)
         return false;
-    frame = pgs_node_frame(&host->frames, pgs_word_index(word));
-    return __atomic_load_n(&pgs_frame_at(&host->frames, frame)->fingerprint,
-                           __ATOMIC_RELAXED) == print;
+    pgs_lookup_begin(&lookup, host);
+    frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
+    equal = frame != PGS_NONE &&
+            pgs_frame_at(&host->frames, frame)->fingerprint == print;
+    pgs_lookup_end(&lookup);
+    return equal;
 }
 
 /* A page that may equal page i of the batch, or PGS_PAGE_NONE. */
@@ -233,7 +238,7 @@ static struct pgs_domain *pass_domain(struct pgshare_host *host)
 
     for (; pass->slot && pass->slot < host->slots_used; pass->slot++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[pass->slot], memory_order_acquire);
+            &host->slots[pass->slot], memory_order_seq_cst);
 
         if (domain && pgs_may_share(domain) && pass->gfn < domain->gfns)
             return domain;

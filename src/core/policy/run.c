@@ -137,7 +137,7 @@ static bool look_after_all(struct pgshare_host *host)
         host->policy->next_harvest = now + HARVEST_NS;
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_acquire);
+            &host->slots[slot], memory_order_seq_cst);
 
         if (domain)
             left |= look_after(domain, harvest);
@@ -195,7 +195,7 @@ static bool has_platform_domains(struct pgshare_host *host)
 {
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_acquire);
+            &host->slots[slot], memory_order_seq_cst);
 
         if (domain && domain->caps & PGSHARE_CAP_PLATFORM_COW)
             return true;
