@@ -162,21 +162,19 @@ static double free_round(struct set *set, struct sweep *sweep)
 
 static uint64_t memcpy_batch(struct yardstick *stick, const uint32_t *pages)
 {
+    size_t size = pgs_bench_page_size();
     uint64_t begin = pgs_bench_now();
     uint64_t time;
     uint64_t different = 0;
 
     for (uint32_t i = 0; i < BATCH; i++)
         memcpy(stick->pool[BATCH - 1 - i],
-               stick->bytes + (size_t)pages[i] * PGSHARE_PAGE_SIZE,
-               PGSHARE_PAGE_SIZE);
+               stick->bytes + pages[i] * size, size);
     pgs_bench_use((uint64_t)(uintptr_t)stick->pool[0]);
     time = pgs_bench_now() - begin;
     for (uint32_t i = 0; i < BATCH; i++)
         different += memcmp(stick->pool[BATCH - 1 - i],
-                            stick->bytes +
-                                (size_t)pages[i] * PGSHARE_PAGE_SIZE,
-                            PGSHARE_PAGE_SIZE) != 0;
+                            stick->bytes + pages[i] * size, size) != 0;
     pgs_bench_use(different);
     return time;
 }

@@ -39,6 +39,16 @@ static inline void pgs_bench_use(uint64_t value)
     __asm__ volatile("" : : "r"(value) : "memory");
 }
 
+/* A page's size, which the compiler does not know: memcpy() and memcmp() are
+ * then the C library's own, and not what the compiler puts in their place. */
+static inline size_t pgs_bench_page_size(void)
+{
+    size_t size = 4096;
+
+    __asm__ volatile("" : "+r"(size));
+    return size;
+}
+
 /* The last-level cache's size, in bytes; a guess where nothing tells. */
 uint64_t pgs_bench_llc(void);
 

@@ -71,15 +71,13 @@ static double share_round(struct set *set, uint32_t at, uint32_t extent,
 
 static double memcmp_round(struct set *set, uint32_t at)
 {
+    size_t size = pgs_bench_page_size();
     uint64_t begin = pgs_bench_now();
     uint64_t different = 0;
 
-    for (uint32_t i = 0; i < ROUND; i++) {
-        size_t offset = (size_t)(at + i) * PGSHARE_PAGE_SIZE;
-
-        different += memcmp(set->left + offset, set->right + offset,
-                            PGSHARE_PAGE_SIZE) != 0;
-    }
+    for (uint32_t i = at; i < at + ROUND; i++)
+        different += memcmp(set->left + i * size, set->right + i * size,
+                            size) != 0;
     pgs_bench_use(different);
     return (double)(pgs_bench_now() - begin) / ROUND;
 }

@@ -67,8 +67,9 @@ struct pgshare_audit {
  * @param[in] options NULL for the defaults
  * @param[out] ret_audit the verdict; `violations` should be 0
  * @return 0 (also with violations), ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_ABI,
- * ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_BUSY (the runner is at work for too
- * long), ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_NOTSUP (the backend cannot be asked),
+ * ::PGSHARE_ERR_BUSY (the runner is at work for too long),
+ * ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int
 pgshare_host_audit(struct pgshare_host *host,

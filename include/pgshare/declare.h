@@ -68,8 +68,8 @@ PGSHARE_EXPORT int pgshare_declare_overwrite(struct pgshare_host *host,
  * @param[in,out] call only `done` is used: how many were pushed; may be NULL
  * @return 0, ::PGSHARE_ERR_STATE (a page is not private, or in the FIFO
  * already), ::PGSHARE_ERR_BUSY (held or in flight), ::PGSHARE_ERR_NOMEM,
- * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_volatile(struct pgshare_host *host,
                                             uint64_t dom, uint64_t gfn,
@@ -83,7 +83,8 @@ PGSHARE_EXPORT int pgshare_declare_volatile(struct pgshare_host *host,
  * @return 0, ::PGSHARE_ERR_RECLAIMED (it has paid already; it reads as
  * zeroes), ::PGSHARE_ERR_STATE (was not in the FIFO), ::PGSHARE_ERR_OWED (the
  * FIFO would be shorter than the claims that it secures; return bonus or push
- * other pages first), ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
+ * other pages first), ::PGSHARE_ERR_BUSY (in flight, perhaps to pay: call
+ * again), ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_ABI,
  * ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_withdraw(struct pgshare_host *host,
@@ -119,9 +120,10 @@ pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
  * as a source and as a client.
  * @return 0, ::PGSHARE_ERR_NOTSUP (the backend cannot), ::PGSHARE_ERR_BUSY
  * (held for writing, volatile or in flight), ::PGSHARE_ERR_STATE (declared
- * free), ::PGSHARE_ERR_HOLE,
- * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * free), ::PGSHARE_ERR_HOLE, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
+ * ::PGSHARE_ERR_INPROGRESS (no answer within the host's time-out: call again),
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. Waits for
+ * the backend, alone among the declarations. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_read_only(struct pgshare_host *host,
                                              uint64_t dom, uint64_t gfn,

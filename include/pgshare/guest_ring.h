@@ -46,7 +46,8 @@ struct pgshare_guest_ring_request {
 
 /** Host to guest: one for each request, and RECLAIMED ones in between. */
 struct pgshare_guest_ring_answer {
-    uint64_t gfn;
+    uint64_t gfn;   /**< the request's; with an error, of the page where it
+                     *   ended: those before it are done */
     int32_t result; /**< 0 or enum pgshare_error; see pgshare/declare.h */
     uint16_t op;
     uint16_t id;

@@ -53,10 +53,13 @@ PGSHARE_EXPORT int pgshare_account(struct pgshare_host *host, uint64_t dom,
  * account is charged and the embedder populates (where the backend can)
  * @return 0, ::PGSHARE_ERR_ENTITLEMENT, ::PGSHARE_ERR_OWED (the FIFO is too
  * short), ::PGSHARE_ERR_NOFRAME (the reserve has not so many),
- * ::PGSHARE_ERR_EXISTS (a GFN is no hole), ::PGSHARE_ERR_NODOMAIN,
- * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOTSUP,
- * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * ::PGSHARE_ERR_EXISTS (a GFN is no hole), ::PGSHARE_ERR_BUSY (one is in
+ * flight, or `max_calls` calls are waiting), ::PGSHARE_ERR_NODOMAIN,
+ * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FULL,
+ * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. With ::PGSHARE_ERR_BACKEND
+ * frames may be left that could not be taken back; they are claimed, and `done`
+ * says how many. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom,
                                        uint64_t gfn, uint64_t count,
@@ -69,8 +72,8 @@ PGSHARE_EXPORT int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom,
  * was made so
  * @return 0, ::PGSHARE_ERR_STATE (a page is not private, or more than
  * claimed), ::PGSHARE_ERR_BUSY, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
- * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_bonus_return(struct pgshare_host *host,
                                         uint64_t dom, uint64_t gfn,

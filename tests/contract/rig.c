@@ -3,6 +3,9 @@
  * See rig.h. The shadow is what the guests wrote; where a page's content is
  * left open (declared free, volatile, given up) `known` says how much of it
  * holds, and comparing takes that into account.
+ *
+ * With PGS_TEST_TRACE in the environment each operation, completion and event
+ * is printed.
  */
 #include "contract/rig.h"
 
@@ -43,6 +46,11 @@ static void finding(void *ctx, const struct pgshare_finding *f)
             f->expected, f->found);
 }
 
+static void line(void *ctx, const char *text)
+{
+    fprintf(stderr, "%s\n", text);
+}
+
 /* ---- opening ----------------------------------------------------------- */
 
 int rig_try_open(struct rig *rig, int machine,
@@ -63,6 +71,11 @@ int rig_try_open(struct rig *rig, int machine,
     if (options && options->decorated) {
         ck_assert_int_eq(pgshare_fault_backend_new(backend, &rig->faults), 0);
         backend = pgshare_fault_backend_base(rig->faults);
+    }
+    if (getenv("PGS_TEST_TRACE")) {
+        ck_assert_int_eq(
+            pgshare_trace_backend_new(backend, line, NULL, &rig->trace), 0);
+        backend = pgshare_trace_backend_base(rig->trace);
     }
     host.size = sizeof(host);
     host.allocator = pgs_test_allocator();
@@ -216,6 +229,7 @@ static void end(struct rig *rig, bool check)
 {
     if (rig->host)
         rig->host = pgshare_host_free(rig->host);
+    rig->trace = pgshare_trace_backend_free(rig->trace);
     rig->faults = pgshare_fault_backend_free(rig->faults);
     if (check)
         rig_check_content(rig);

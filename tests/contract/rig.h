@@ -52,6 +52,7 @@ struct rig {
     const struct machine_ops *ops;
     void *state;
     struct pgshare_fault_backend *faults; /* NULL, or over the machine's */
+    struct pgshare_trace_backend *trace;  /* over that; see rig.c */
     struct pgshare_host *host;
     uint64_t group;
     struct guest guests[GUESTS];

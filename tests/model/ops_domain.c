@@ -415,9 +415,7 @@ static void bad_range(struct world *w, struct guest *g, uint64_t gfn,
     must(w, pgshare_hint_block(w->host, g->dom, gfn, count, 1, 1),
          PGSHARE_ERR_RANGE, "hint_block");
     must(w, pgshare_bonus_claim(w->host, g->dom, gfn, count, NULL),
-         w->options.without >> PGSHARE_OP_GRANT & 1 ? PGSHARE_ERR_NOTSUP
-                                                    : PGSHARE_ERR_RANGE,
-         "claim");
+         PGSHARE_ERR_RANGE, "claim");
 }
 
 static void bad_domain(struct world *w, uint64_t dom)
@@ -473,7 +471,7 @@ void op_bad(struct world *w, const struct record *r)
 
     if (w->in_hook)
         return;
-    bad_domain(w, g->dom + ((uint64_t)1 + r->c << 32));
+    bad_domain(w, g->dom + ((uint64_t)(1 + r->c) << 32));
     bad_domain(w, r->c);
     if (!op_is_in(g) || g->dead)
         return;

@@ -293,7 +293,8 @@ static void make_host(struct world *w)
         .ctx = w,
         .timeout_ns = 3 * POLL_NS,
         .op_timeout_ns = OP_TIMEOUT_NS,
-        .reserve_min = h[7] % 16,
+        .reserve_min =
+            w->options.without & BIT(RESERVE) ? 0 : h[7] % 16,
     };
 
     if (h[1] & PGS_STREAM_NARROW) {

@@ -23,14 +23,13 @@ static void open_broken(struct broken *b)
     world_share(w, 0, 20);
     ck_assert_int_eq(pgshare_mark_ro(w->host, w->dom[0], 20, 4, tickets, NULL),
                      0);
-    ck_assert_int_eq(pgshare_declare_volatile(w->host, w->dom[0], 30, 10,
-                                              NULL),
+    ck_assert_int_eq(pgshare_declare_volatile(w->host, w->dom[0], 30, 10, NULL),
                      0);
     ck_assert_int_eq(pgshare_gfn_get(w->host, w->dom[0], 40, 1,
                                      PGSHARE_GET_WRITE, NULL),
                      0);
-    ck_assert_int_eq(pgshare_gfn_get(w->host, w->dom[1], 5, 1,
-                                     PGSHARE_GET_READ, NULL),
+    ck_assert_int_eq(pgshare_gfn_get(w->host, w->dom[1], 5, 1, PGSHARE_GET_READ,
+                                     NULL),
                      0);
     ck_assert_int_eq(pgshare_bonus_claim(w->host, w->dom[0], 600, 5, NULL), 0);
     for (unsigned i = 0; i < 2; i++)
@@ -55,8 +54,8 @@ static void expect(struct broken *b, uint32_t invariant)
     ck_assert_uint_gt(world_audit(&b->w, 0), 0);
     for (uint32_t i = 1; i <= PGSHARE_INVARIANT_BACKEND; i++)
         if (b->w.findings[i])
-            ck_assert_msg(b->w.findings[invariant] > 0,
-                          "%s in place of %s", pgshare_invariant_name(i),
+            ck_assert_msg(b->w.findings[invariant] > 0, "%s in place of %s",
+                          pgshare_invariant_name(i),
                           pgshare_invariant_name(invariant));
 }
 
@@ -82,16 +81,11 @@ START_TEST(test_words_that_make_no_sense)
         uint64_t gfn;
         uint64_t flip;
     } flips[] = {
-        { 50, PGS_ATTR_RECLAIMED },
-        { 50, PGS_ATTR_BROKEN },
-        { 50, PGS_ATTR_SCRUB },
-        { 50, PGS_ATTR_HELD_WRITE },
-        { 50, UINT64_C(1) << 15 },
-        { 0, PGS_ATTR_RECLAIMED },
-        { 0, UINT64_C(1) << 60 },
-        { 31, PGS_ATTR_READONLY },
-        { WORLD_PAGES, PGS_ATTR_BONUS },
-        { WORLD_PAGES, UINT64_C(1) << 20 },
+        { 50, PGS_ATTR_RECLAIMED },      { 50, PGS_ATTR_BROKEN },
+        { 50, PGS_ATTR_SCRUB },          { 50, PGS_ATTR_HELD_WRITE },
+        { 50, UINT64_C(1) << 15 },       { 0, PGS_ATTR_RECLAIMED },
+        { 0, UINT64_C(1) << 60 },        { 31, PGS_ATTR_READONLY },
+        { WORLD_PAGES, PGS_ATTR_BONUS }, { WORLD_PAGES, UINT64_C(1) << 20 },
     };
     struct broken b;
 

@@ -117,8 +117,7 @@ static void declare(struct stage *s, uint64_t *state)
         pgshare_declare_overwrite(s->host, dom, gfn, 1);
         break;
     case 5:
-        pgshare_declare_never_share(s->host, dom, gfn, 1, (int)(gfn % 2),
-                                    NULL);
+        pgshare_declare_never_share(s->host, dom, gfn, 1, (int)(gfn % 2), NULL);
         break;
     case 6:
         if (!pgshare_gfn_get(s->host, dom, gfn, 1, PGSHARE_GET_READ, NULL))
@@ -238,8 +237,7 @@ START_TEST(test_nothing_is_found_that_is_not_wrong)
                          0);
     }
     ck_assert_int_eq(pthread_create(&threads[WORKERS], NULL, run, &s), 0);
-    ck_assert_int_eq(pthread_create(&threads[WORKERS + 1], NULL, audit, &s),
-                     0);
+    ck_assert_int_eq(pthread_create(&threads[WORKERS + 1], NULL, audit, &s), 0);
     ck_assert_int_eq(pthread_create(&threads[WORKERS + 2], NULL, look, &s), 0);
     for (unsigned i = 0; i < WORKERS + 3; i++)
         ck_assert_int_eq(pthread_join(threads[i], NULL), 0);

@@ -23,8 +23,7 @@ static int read_only(struct world *w, uint64_t gfn, uint64_t count, int on)
     return pgshare_declare_read_only(w->host, w->dom[0], gfn, count, on);
 }
 
-static struct pgshare_fault fault(struct world *w, uint64_t gfn,
-                                  uint32_t how)
+static struct pgshare_fault fault(struct world *w, uint64_t gfn, uint32_t how)
 {
     struct pgshare_fault ret = { .size = sizeof(ret) };
 
@@ -159,8 +158,7 @@ START_TEST(test_a_secret_is_not_shared)
     ck_assert_int_eq(never_share(&w, 5, 1, 0, NULL), 0);
     ck_assert_uint_eq(flags(&w, 5), 0);
     ck_assert_uint_eq(flags(&w, 6), PGSHARE_GFN_NEVER_SHARE);
-    ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 5, 1, &ticket, NULL),
-                     0);
+    ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 5, 1, &ticket, NULL), 0);
     world_close(&w);
 }
 END_TEST
@@ -252,15 +250,13 @@ START_TEST(test_read_only_refuses_what_is_in_use)
     ck_assert_int_eq(read_only(&w, 4, 2, 1), PGSHARE_ERR_STATE);
     ck_assert_uint_eq(flags(&w, 4), 0);
     ck_assert_int_eq(read_only(&w, WORLD_PAGES, 1, 1), PGSHARE_ERR_HOLE);
-    ck_assert_int_eq(pgshare_declare_volatile(w.host, w.dom[0], 6, 1, NULL),
-                     0);
+    ck_assert_int_eq(pgshare_declare_volatile(w.host, w.dom[0], 6, 1, NULL), 0);
     ck_assert_int_eq(read_only(&w, 6, 1, 1), PGSHARE_ERR_BUSY);
-    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 7, 1,
-                                     PGSHARE_GET_WRITE, NULL),
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 7, 1, PGSHARE_GET_WRITE,
+                                     NULL),
                      0);
     ck_assert_int_eq(read_only(&w, 7, 1, 1), PGSHARE_ERR_BUSY);
-    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 7, 1,
-                                     PGSHARE_GET_WRITE),
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 7, 1, PGSHARE_GET_WRITE),
                      0);
     ck_assert_int_eq(read_only(&w, WORLD_GFNS - 1, 2, 1), PGSHARE_ERR_RANGE);
     world_close(&w);

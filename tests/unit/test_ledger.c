@@ -152,15 +152,14 @@ START_TEST(test_only_private_pages_are_volatile)
     ck_assert_int_eq(push(&w, 0, 10, 0), PGSHARE_ERR_RANGE);
     ck_assert_int_eq(push(&w, 0, 10, 1), 0);
     ck_assert_int_eq(push(&w, 0, 10, 1), PGSHARE_ERR_STATE);
-    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 11, 1,
-                                     PGSHARE_GET_READ, NULL),
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 11, 1, PGSHARE_GET_READ,
+                                     NULL),
                      0);
     ck_assert_int_eq(pgshare_declare_volatile(w.host, w.dom[0], 9, 5, &call),
                      PGSHARE_ERR_STATE);
     ck_assert_uint_eq(call.done, 1);
     ck_assert_int_eq(push(&w, 0, 11, 1), PGSHARE_ERR_BUSY);
-    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 11, 1,
-                                     PGSHARE_GET_READ),
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 11, 1, PGSHARE_GET_READ),
                      0);
     ck_assert_int_eq(pgshare_declare_read_only(w.host, w.dom[0], 20, 1, 1), 0);
     ck_assert_int_eq(push(&w, 0, 20, 1), PGSHARE_ERR_STATE);
@@ -267,8 +266,7 @@ START_TEST(test_the_fifo_secures_what_was_claimed)
 
     open_rich(&w, NULL);
     ck_assert_int_eq(claim(&w, 0, 600, 50), 0);
-    ck_assert_int_eq(pgshare_declare_withdraw(w.host, w.dom[0], 200, 60,
-                                              &call),
+    ck_assert_int_eq(pgshare_declare_withdraw(w.host, w.dom[0], 200, 60, &call),
                      PGSHARE_ERR_OWED);
     ck_assert_uint_eq(call.done, 10);
     ck_assert_uint_eq(world_account(&w, 0).fifo, 50);
@@ -306,8 +304,7 @@ START_TEST(test_return_refuses_what_is_no_bonus)
     ck_assert_int_eq(hand_back(&w, 0, 605, 10), PGSHARE_ERR_STATE);
     ck_assert_int_eq(hand_back(&w, 0, 50, 1), PGSHARE_ERR_STATE);
     ck_assert_int_eq(hand_back(&w, 0, 200, 1), PGSHARE_ERR_STATE);
-    ck_assert_int_eq(hand_back(&w, 0, PGSHARE_GFN_NONE, 1),
-                     PGSHARE_ERR_STATE);
+    ck_assert_int_eq(hand_back(&w, 0, PGSHARE_GFN_NONE, 1), PGSHARE_ERR_STATE);
     ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 600, 1,
                                      PGSHARE_GET_WRITE, NULL),
                      0);
@@ -330,8 +327,7 @@ START_TEST(test_a_claim_by_account_only)
     ck_assert_int_eq(claim(&w, 0, PGSHARE_GFN_NONE, 40), 0);
     ck_assert_uint_eq(world_account(&w, 0).claimed, 40);
     ck_assert_int_eq(hand_back(&w, 0, 300, 1), PGSHARE_ERR_STATE);
-    ck_assert_int_eq(hand_back(&w, 0, PGSHARE_GFN_NONE, 41),
-                     PGSHARE_ERR_STATE);
+    ck_assert_int_eq(hand_back(&w, 0, PGSHARE_GFN_NONE, 41), PGSHARE_ERR_STATE);
     ck_assert_int_eq(hand_back(&w, 0, PGSHARE_GFN_NONE, 40), 0);
     ck_assert_uint_eq(world_account(&w, 0).claimed, 0);
     ck_assert_uint_eq(world_stats(&w).reserve, reserve);
@@ -504,8 +500,7 @@ START_TEST(test_the_breakers_fifo_pays)
     for (uint64_t gfn = 0; gfn < 50; gfn++)
         ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
     ck_assert_uint_eq(world_stats(&w).reserve, 0);
-    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[0], 50, 0, NULL,
-                                         &fault),
+    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[0], 50, 0, NULL, &fault),
                      0);
     ck_assert_uint_eq(fault.outcome, PGSHARE_FAULT_COPIED);
     ck_assert_uint_eq(fault.payer, PGSHARE_PAID_OWN_FIFO);
@@ -546,6 +541,140 @@ START_TEST(test_all_that_was_freed_can_be_paid_back)
     ck_assert_uint_eq(world_stats(&w).mappings, 0);
     ck_assert_uint_eq(world_stats(&w).reclaimed, 200);
     ck_assert_uint_eq(world_stats(&w).claimed, 0);
+    world_close(&w);
+}
+END_TEST
+
+/* A service that breaks its own mappings pays with pages that secure a claim
+ * of another: that claim ends with them. */
+START_TEST(test_a_service_that_breaks_ends_claims)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES };
+    struct world w;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(pgshare_service_set(w.host, w.dom[1], w.dom[0]), 0);
+    ck_assert_int_eq(claim(&w, 1, 600, 50), 0);
+    for (uint64_t gfn = 0; gfn < 60; gfn++)
+        ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 40);
+    ck_assert_uint_eq(world_account(&w, 0).secures, 40);
+    ck_assert_uint_eq(world_account(&w, 1).claimed, 40);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_the_service_pays_for_whom_it_serves)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES };
+    struct world w;
+    struct pgshare_fault fault = { .size = sizeof(fault) };
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(pgshare_service_set(w.host, w.dom[1], w.dom[0]), 0);
+    ck_assert_int_eq(claim(&w, 1, 600, 50), 0);
+    for (uint64_t gfn = 0; gfn < 50; gfn++)
+        ck_assert_int_eq(world_write(&w, 1, gfn, 1), 0);
+    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[1], 50, 0, NULL, &fault),
+                     0);
+    ck_assert_uint_eq(fault.payer, PGSHARE_PAID_SERVICE);
+    ck_assert_uint_eq(world_account(&w, 0).secures, 49);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    world_close(&w);
+}
+END_TEST
+
+/* What secures claims is not spent on anything else: a reclaimed page gets
+ * memory again only when there is some. */
+START_TEST(test_reclaimed_pages_do_not_eat_the_fifo)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES };
+    struct world w;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(claim(&w, 0, 600, 50), 0);
+    for (uint64_t gfn = 0; gfn < 51; gfn++)
+        ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 200).flags, PGSHARE_GFN_RECLAIMED);
+    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[0], 200, 0, NULL, NULL),
+                     PGSHARE_ERR_NOFRAME);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    ck_assert_uint_eq(world_account(&w, 0).claimed, 49);
+    world_assert_sound(&w);
+    /* a page beyond what is owed may pay */
+    ck_assert_int_eq(push(&w, 0, 300, 1), 0);
+    ck_assert_int_eq(world_write(&w, 0, 200, 7), 0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 200).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    ck_assert_uint_eq(world_account(&w, 0).claimed, 49);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_held_page_does_not_pay)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES };
+    struct world w;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(claim(&w, 0, 600, 50), 0);
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 200, 2,
+                                     PGSHARE_GET_WRITE, NULL),
+                     0);
+    for (uint64_t gfn = 0; gfn < 51; gfn++)
+        ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
+    ck_assert(world_holds(&w, 0, 200, 1200));
+    ck_assert_uint_eq(world_gfn(&w, 0, 202).flags, PGSHARE_GFN_RECLAIMED);
+    ck_assert_uint_eq(world_account(&w, 0).repaid, 1);
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 200, 2,
+                                     PGSHARE_GET_WRITE),
+                     0);
+    world_close(&w);
+}
+END_TEST
+
+/* A page that the backend cannot reclaim goes back, and another one pays. */
+START_TEST(test_payment_survives_a_backend_that_fails)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES,
+                                     .faulty = true };
+    struct pgshare_fault_plan plan = {
+        .size = sizeof(plan),
+        .mode = PGSHARE_INJECT_FAIL,
+        .kinds = UINT64_C(1) << PGSHARE_OP_RECLAIM,
+        .count = 3,
+    };
+    struct world w;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(claim(&w, 0, 600, 50), 0);
+    for (uint64_t gfn = 0; gfn < 50; gfn++)
+        ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
+    ck_assert_int_eq(pgshare_fault_backend_plan(w.faults, &plan), 0);
+    ck_assert_int_eq(world_write(&w, 0, 50, 1), 0);
+    ck_assert_uint_eq(pgshare_fault_backend_failed(w.faults), 3);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    ck_assert_uint_eq(world_account(&w, 0).claimed, 49);
+    ck_assert_uint_eq(world_gfn(&w, 0, 200).flags, PGSHARE_GFN_VOLATILE);
+    ck_assert_uint_eq(world_gfn(&w, 0, 203).flags, PGSHARE_GFN_RECLAIMED);
+    world_assert_sound(&w);
+    plan.count = UINT64_MAX;
+    ck_assert_int_eq(pgshare_fault_backend_plan(w.faults, &plan), 0);
+    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[0], 51, 0, NULL, NULL),
+                     PGSHARE_ERR_NOFRAME);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    ck_assert_int_eq(pgshare_fault_backend_plan(w.faults, NULL), 0);
+    ck_assert_int_eq(world_write(&w, 0, 51, 1), 0);
     world_close(&w);
 }
 END_TEST
@@ -636,8 +765,7 @@ static Suite *make(void)
     TCase *reserve = pgs_tcase(suite, "reserve");
 
     tcase_add_test(entitlement, test_share_is_rounded_down);
-    tcase_add_test(entitlement,
-                   test_two_mappings_are_entitled_to_a_half_each);
+    tcase_add_test(entitlement, test_two_mappings_are_entitled_to_a_half_each);
     tcase_add_test(entitlement, test_account_refuses_bad_arguments);
     tcase_add_test(fifo, test_pages_go_into_the_fifo_and_out);
     tcase_add_test(fifo, test_withdraw_tells_of_each_page);
@@ -651,6 +779,11 @@ static Suite *make(void)
     tcase_add_test(services, test_a_domain_that_is_served_can_go);
     tcase_add_test(payment, test_the_breakers_fifo_pays);
     tcase_add_test(payment, test_all_that_was_freed_can_be_paid_back);
+    tcase_add_test(payment, test_a_service_that_breaks_ends_claims);
+    tcase_add_test(payment, test_the_service_pays_for_whom_it_serves);
+    tcase_add_test(payment, test_reclaimed_pages_do_not_eat_the_fifo);
+    tcase_add_test(payment, test_a_held_page_does_not_pay);
+    tcase_add_test(payment, test_payment_survives_a_backend_that_fails);
     tcase_add_test(reserve, test_the_reserve_is_moved);
     tcase_add_test(reserve, test_the_reserve_keeps_what_was_freed);
     tcase_add_test(reserve, test_the_reserve_keeps_what_claims_need);

@@ -71,13 +71,11 @@ START_TEST(test_attach_checks_the_page)
     ck_assert_int_eq(pgshare_ring_detach(host, dom), PGSHARE_ERR_STATE);
     ck_assert_int_eq(pgshare_ring_detach(host, g.w.dom[0]), 0);
     g.ring->magic++;
-    ck_assert_int_eq(pgshare_ring_attach(host, dom, g.ring,
-                                         PGSHARE_PAGE_SIZE),
+    ck_assert_int_eq(pgshare_ring_attach(host, dom, g.ring, PGSHARE_PAGE_SIZE),
                      PGSHARE_ERR_PROTOCOL);
     g.ring->magic--;
     g.ring->version++;
-    ck_assert_int_eq(pgshare_ring_attach(host, dom, g.ring,
-                                         PGSHARE_PAGE_SIZE),
+    ck_assert_int_eq(pgshare_ring_attach(host, dom, g.ring, PGSHARE_PAGE_SIZE),
                      PGSHARE_ERR_PROTOCOL);
     ck_assert_int_eq(pgshare_ring_attach(host, 99, g.ring, PGSHARE_PAGE_SIZE),
                      PGSHARE_ERR_NODOMAIN);
@@ -124,8 +122,7 @@ START_TEST(test_errors_name_the_page)
 
     open_guest(&g);
     ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 10, 1), 0);
-    ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 8, 5),
-                     PGSHARE_ERR_STATE);
+    ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 8, 5), PGSHARE_ERR_STATE);
     ck_assert_uint_eq(g.answer.gfn, 10);
     ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_FREE, WORLD_PAGES - 1, 2),
                      PGSHARE_ERR_HOLE);
@@ -142,8 +139,7 @@ START_TEST(test_nonsense_is_answered)
     ck_assert_int_eq(ask(&g, 99, 0, 1), PGSHARE_ERR_INVALID);
     ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_RECLAIMED, 0, 1),
                      PGSHARE_ERR_INVALID);
-    ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 0, 0),
-                     PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 0, 0), PGSHARE_ERR_RANGE);
     ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, 0, 65537),
                      PGSHARE_ERR_RANGE);
     ck_assert_int_eq(ask(&g, PGSHARE_GUEST_RING_PUSH, WORLD_GFNS, 1),

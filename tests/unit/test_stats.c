@@ -83,8 +83,8 @@ START_TEST(test_a_domain_is_walked)
     ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[1], 40, 6, 1,
                                                  NULL),
                      0);
-    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[1], 50, 2,
-                                     PGSHARE_GET_READ, NULL),
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[1], 50, 2, PGSHARE_GET_READ,
+                                     NULL),
                      0);
     ck_assert_int_eq(pgshare_declare_volatile(w.host, w.dom[1], 60, 3, NULL),
                      0);
@@ -100,8 +100,7 @@ START_TEST(test_a_domain_is_walked)
     ck_assert_uint_eq(stats.logically_free, 5);
     ck_assert_uint_eq(stats.fifo, 3);
     ck_assert_uint_eq(stats.made[PGSHARE_CAUSE_CALL], 8);
-    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[1], 50, 2,
-                                     PGSHARE_GET_READ),
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[1], 50, 2, PGSHARE_GET_READ),
                      0);
     world_close(&w);
 }
@@ -160,8 +159,7 @@ START_TEST(test_a_gfn_tells_what_it_is)
     ck_assert_uint_eq(info.frame, other.frame);
     ck_assert_uint_eq(info.ticket, other.ticket);
     ck_assert_uint_ne(info.frame, world_gfn(&w, 0, 0).frame);
-    ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 9, 1, &ticket, NULL),
-                     0);
+    ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 9, 1, &ticket, NULL), 0);
     info = world_gfn(&w, 0, 9);
     ck_assert_uint_eq(info.state, PGSHARE_GFN_PROTECTED);
     ck_assert_uint_eq(info.ticket, ticket);
@@ -217,8 +215,7 @@ START_TEST(test_the_cow_domain_lists_its_frames)
         n++;
     }
     ck_assert_uint_eq(n, 5);
-    ck_assert_int_eq(pgshare_cow_next(w.host, after, &info),
-                     PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(pgshare_cow_next(w.host, after, &info), PGSHARE_ERR_RANGE);
     ck_assert_int_eq(pgshare_cow_next(w.host, UINT64_MAX, &info),
                      PGSHARE_ERR_RANGE);
     ck_assert_int_eq(pgshare_cow_next(w.host, 0, NULL), PGSHARE_ERR_INVALID);

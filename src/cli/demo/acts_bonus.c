@@ -46,8 +46,8 @@ static int add_service(struct demo *demo, const struct plan *plan)
     return error ? complain(error, "service domain") : 0;
 }
 
-/* What the guest claims: seven eighths of what it is entitled to, as far as it
- * has room for, and can secure. */
+/* What the guest claims: as much as it is entitled to, has room for, and can
+ * secure. */
 static int may_claim(struct guest *guest, uint64_t fifo, uint64_t *ret_count)
 {
     struct pgshare_account account;
@@ -56,7 +56,7 @@ static int may_claim(struct guest *guest, uint64_t fifo, uint64_t *ret_count)
 
     if (error)
         return error;
-    count = account.entitlement / PGSHARE_ENTITLEMENT_ONE * 7 / 8;
+    count = account.entitlement / PGSHARE_ENTITLEMENT_ONE;
     count = count < fifo ? count : fifo;
     if (count > guest->shadow.pages - guest->ram)
         count = guest->shadow.pages - guest->ram;
@@ -145,10 +145,29 @@ static int reread(struct guest *guest, const struct plan *plan, uint64_t at)
     return guest_read(guest, guest->kernel, first + at, NULL);
 }
 
+/* Programs start in three quarters of the memory that is free, page by page:
+ * pages of the zero frame so far. */
+static int start_program(struct guest *guest, const struct plan *plan,
+                         uint64_t at)
+{
+    struct pgshare_mock_kernel_info info = { .size = sizeof(info) };
+    uint64_t gfn;
+    int error = pgshare_mock_kernel_info(guest->kernel, &info);
+
+    if (!at)
+        guest->keep_free = info.free / 4;
+    if (error || info.free <= guest->keep_free)
+        return error;
+    error = guest_alloc(guest, 1, &gfn);
+    return error ? error : guest_write(guest, gfn, 0, "main", 4);
+}
+
 int act_break(struct demo *demo, const struct plan *plan)
 {
-    int error = in_turns(demo, plan, plan->system / 2, touch_system);
+    int error = in_turns(demo, plan, plan->system, touch_system);
 
+    if (!error)
+        error = in_turns(demo, plan, plan->pages, start_program);
     return error ? error : in_turns(demo, plan, plan->documents, reread);
 }
 
@@ -160,16 +179,19 @@ static int repay_one(struct guest *guest)
 {
     struct pgshare_host *host = guest->demo->host;
     struct pgshare_account account;
-    int error = account_of(guest, &account);
+    int error = 0;
 
+    guest->bonus = pgshare_mock_kernel_free(guest->bonus);
+    if (guest->n_bonus)
+        error = pgshare_unshare(host, guest->dom, guest->ram, guest->n_bonus,
+                                NULL);
+    if (error)
+        return complain(error, "%s: bonus pages", guest->name);
+    error = account_of(guest, &account);
     if (error || !account.claimed)
         return error;
-    guest->bonus = pgshare_mock_kernel_free(guest->bonus);
-    error = pgshare_unshare(host, guest->dom, guest->ram, account.claimed,
-                            NULL);
-    if (!error)
-        error = pgshare_bonus_return(host, guest->dom, guest->ram,
-                                     account.claimed, NULL);
+    error = pgshare_bonus_return(host, guest->dom, guest->ram, account.claimed,
+                                 NULL);
     if (error)
         return complain(error, "%s: handing %" PRIu64 " bonus pages back",
                         guest->name, account.claimed);

@@ -173,6 +173,8 @@ static void demo_fini(struct demo *demo)
     pgshare_mock_machine_free(demo->machine);
     demo_allocator_free(demo->arena);
     content_fini(&demo->content);
+    for (uint32_t i = 0; i < demo->options->n_images; i++)
+        image_close(&demo->images[i]);
 }
 
 static double seconds_since(const struct timespec *start)
@@ -191,6 +193,8 @@ static int demo_run(struct demo *demo)
     int error;
 
     clock_gettime(CLOCK_MONOTONIC, &start);
+    if (ram_open(demo))
+        return STATUS_USAGE;
     error = demo->options->images ? ram_run(demo) : story_run(demo);
     live_act(demo, "every byte of every guest is compared");
     if (!error)

@@ -17,6 +17,7 @@
 
 #include "content.h"
 #include "guest.h"
+#include "image.h"
 #include "live.h"
 
 #include <pgshare/mock.h>
@@ -46,7 +47,8 @@ struct demo {
     struct pgshare_jemalloc *arena; /* NULL where it is not built in */
     struct pgshare_host *host;
     uint64_t group;
-    struct content content;
+    struct content content;           /* empty with RAM images */
+    struct image images[GUESTS_MAX];
     struct guest guests[GUESTS_MAX + GUESTS_MORE];
     uint32_t n_guests;
     uint64_t reports[REPORTS_MAX];
@@ -81,5 +83,8 @@ int demo_settle(struct demo *demo);
 /* The two stories, up to the point where all is to be checked. */
 int story_run(struct demo *demo);
 int ram_run(struct demo *demo);
+
+/* Opens the RAM images, if there are any. An error: one is none. */
+int ram_open(struct demo *demo);
 
 #endif

@@ -30,6 +30,7 @@ struct guest {
     uint64_t zone;
     struct pgshare_mock_kernel *bonus;  /* of [ram, ram + n_bonus) */
     uint64_t n_bonus;
+    uint64_t keep_free; /* pages that programs leave free */
     struct pgshare_guest_ring *ring;
     uint64_t *gfn_of; /* [blocks of the disk]: where it was cached last */
 };

@@ -8,8 +8,8 @@
 #include "plan.h"
 
 #define KEY_PAGES 4
-/* Documents for all guests, at the most: 256 MiB. */
-#define DOCUMENTS_MAX 65536u
+/* Documents for all guests, at the most: 1 GiB. */
+#define DOCUMENTS_MAX ((uint64_t)1 << 18)
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -45,7 +45,8 @@ int plan_make(struct plan *plan, struct demo *demo)
     plan->installed = least(content->blocks - content->spare,
                             content->part[CONTENT_LIBRARY].blocks);
     plan->text = least(plan->text, content->spare);
-    /* the guests, a service, two children, a clone, and as much to spare */
-    plan->machine = (options->guests + 5) * pages + plan->service;
+    /* The guests and their bonus pages, as far as these become their own; a
+     * service domain, two children, a clone, and some to spare. */
+    plan->machine = options->guests * plan->gfns + 5 * pages + plan->service;
     return 0;
 }

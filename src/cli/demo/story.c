@@ -20,7 +20,7 @@ static const struct {
     { "one pass over the fingerprints of what is left", act_pass },
     { "keys are declared never to be shared", act_secrets },
     { "guests offer volatile pages, and claim bonus pages", act_claim },
-    { "guests write, sharing breaks, volatile pages pay", act_break },
+    { "guests write, and sharing breaks; volatile pages pay", act_break },
     { "bonus pages are handed back", act_repay },
     { "a guest is forked", act_fork },
     { "a guest is cloned from a snapshot", act_clone },

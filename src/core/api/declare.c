@@ -23,8 +23,8 @@ int pgshare_declare_free(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
     return pgs_visit_end(&visit, r);
 }
 
-int pgshare_declare_scrub(struct pgshare_host *host, uint64_t dom,
-                          uint64_t gfn, uint64_t count)
+int pgshare_declare_scrub(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
+                          uint64_t count)
 {
     struct pgs_visit visit;
     int r = pgs_visit_range(&visit, host, dom, gfn, count);
@@ -109,9 +109,8 @@ int pgshare_declare_withdraw(struct pgshare_host *host, uint64_t dom,
     r = pgs_visit_call(&visit, &ours, call);
     if (r)
         return pgs_visit_end(&visit, r);
-    r = ours.results
-            ? withdraw_each(visit.domain, gfn, count, &ours)
-            : pgs_cycle_withdraw(visit.domain, gfn, count, &ours.done);
+    r = ours.results ? withdraw_each(visit.domain, gfn, count, &ours)
+                     : pgs_cycle_withdraw(visit.domain, gfn, count, &ours.done);
     pgs_visit_report(&ours, call);
     return pgs_visit_end(&visit, r);
 }

@@ -219,12 +219,15 @@ static enum pgs_verdict ram_discarded(struct pgs_call *call)
     return PGS_DONE;
 }
 
-static int give_up_volatile(struct pgs_domain *domain, uint64_t word)
+static int give_up_volatile(struct pgs_domain *domain, uint32_t page,
+                            uint64_t word)
 {
     int r = PGSHARE_ERR_OWED;
 
     pgs_mutex_lock(&domain->lock);
-    if (domain->fifo.used > pgs_ledger_secured(domain)) {
+    if (!pgs_fifo_has(&domain->fifo, pgs_word_index(word), page)) {
+        r = 0; /* the domain's end has emptied it */
+    } else if (domain->fifo.used > pgs_ledger_secured(domain)) {
         pgs_fifo_remove(&domain->fifo, pgs_word_index(word));
         pgs_count(&domain->host->shards, PGS_LEVEL_FIFO, (uint64_t)-1);
         r = 0;
@@ -252,7 +255,7 @@ static enum pgs_verdict ram_discard(struct pgs_call *call)
     if (word & PGS_ATTR_HELD)
         call->result = PGSHARE_ERR_BUSY;
     else if (word & PGS_ATTR_VOLATILE)
-        call->result = give_up_volatile(domain, word);
+        call->result = give_up_volatile(domain, call->page, word);
     if (call->result) {
         pgs_page_unlock(call->host, call->page);
         return PGS_DONE;

@@ -101,8 +101,7 @@ int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
     if (!flags)
         r = pgs_domain_words(visit.domain, gfn, count);
     if (!r)
-        r = drive(pgs_bonus_claim_take(visit.domain, gfn, count, flags),
-                  &ours);
+        r = drive(pgs_bonus_claim_take(visit.domain, gfn, count, flags), &ours);
     pgs_visit_report(&ours, call);
     return pgs_visit_end(&visit, r);
 }

@@ -114,12 +114,11 @@ static int collect_word(void *ctx, uint64_t gfn, uint32_t page, uint64_t word)
 
 static int collect_zero(struct pgshare_host *host, struct places *places)
 {
-    uint32_t end = pgs_slots_end(host);
     int r = 0;
 
-    for (uint32_t slot = 1; !r && slot < end; slot++) {
-        struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_seq_cst);
+    for (uint32_t slot = 1; !r && slot < host->slots_used; slot++) {
+        struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
+                                                         memory_order_seq_cst);
 
         if (!domain)
             continue;
@@ -146,7 +145,7 @@ int pgshare_frame_mappings(struct pgshare_host *host, uint64_t frame,
         return r;
     places.heap = &host->heap;
     r = frame == PGS_NAME_ZERO ? collect_zero(host, &places)
-                           : collect_frame(host, frame, &places);
+                               : collect_frame(host, frame, &places);
     r = pgs_visit_end(&inside, r);
     pgs_lock_assert_none();
     for (uint64_t i = 0; !r && i < places.n; i++)

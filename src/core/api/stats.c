@@ -39,8 +39,8 @@ static void read_levels(struct pgshare_host *host,
     stats->reserve = above_zero(sum(host, PGS_LEVEL_RESERVE));
     stats->fifo = sum(host, PGS_LEVEL_FIFO);
     stats->claimed = sum(host, PGS_LEVEL_CLAIMED);
-    stats->metadata =
-        atomic_load_explicit(&host->heap.bytes, memory_order_relaxed);
+    stats->metadata = atomic_load_explicit(&host->heap.bytes,
+                                           memory_order_relaxed);
     pgs_mutex_lock(&host->domains_lock);
     stats->domains = host->n_domains;
     pgs_mutex_unlock(&host->domains_lock);
@@ -59,9 +59,10 @@ static void read_faults(struct pgshare_host *host,
         payers[i] = sum(host, PGS_COUNT_PAYER + i);
         paid += i > PGSHARE_PAID_RESERVE ? payers[i] : 0;
     }
-    payers[PGSHARE_PAID_NOTHING] =
-        faults[PGSHARE_FAULT_SPURIOUS] + faults[PGSHARE_FAULT_UNMARKED] +
-        faults[PGSHARE_FAULT_LAST_MAPPING] + faults[PGSHARE_FAULT_READ_ONLY];
+    payers[PGSHARE_PAID_NOTHING] = faults[PGSHARE_FAULT_SPURIOUS] +
+                                   faults[PGSHARE_FAULT_UNMARKED] +
+                                   faults[PGSHARE_FAULT_LAST_MAPPING] +
+                                   faults[PGSHARE_FAULT_READ_ONLY];
     payers[PGSHARE_PAID_RESERVE] = above_zero(
         faults[PGSHARE_FAULT_FREE] + faults[PGSHARE_FAULT_OVERWRITE] +
         faults[PGSHARE_FAULT_COPIED] + faults[PGSHARE_FAULT_POPULATED] - paid);
@@ -139,8 +140,8 @@ static void read_tallies(struct pgs_domain *domain,
             stats->made[k] += atomic_load_explicit(&tally->made[k],
                                                    memory_order_relaxed);
         }
-        stats->broken +=
-            atomic_load_explicit(&tally->broken, memory_order_relaxed);
+        stats->broken += atomic_load_explicit(&tally->broken,
+                                              memory_order_relaxed);
     }
 }
 
@@ -186,14 +187,10 @@ int pgshare_domain_stats(struct pgshare_host *host, uint64_t dom,
 const char *pgshare_cause_name(uint32_t cause)
 {
     static const char *const names[] = {
-        [PGSHARE_CAUSE_CALL] = "call",
-        [PGSHARE_CAUSE_BLOCK] = "block",
-        [PGSHARE_CAUSE_FILE] = "file",
-        [PGSHARE_CAUSE_LIBRARY] = "library",
-        [PGSHARE_CAUSE_SAME] = "same",
-        [PGSHARE_CAUSE_LINEAGE] = "lineage",
-        [PGSHARE_CAUSE_SCAN] = "scan",
-        [PGSHARE_CAUSE_FREE] = "free",
+        [PGSHARE_CAUSE_CALL] = "call", [PGSHARE_CAUSE_BLOCK] = "block",
+        [PGSHARE_CAUSE_FILE] = "file", [PGSHARE_CAUSE_LIBRARY] = "library",
+        [PGSHARE_CAUSE_SAME] = "same", [PGSHARE_CAUSE_LINEAGE] = "lineage",
+        [PGSHARE_CAUSE_SCAN] = "scan", [PGSHARE_CAUSE_FREE] = "free",
         [PGSHARE_CAUSE_FORK] = "fork",
     };
 

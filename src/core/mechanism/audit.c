@@ -54,8 +54,7 @@ static bool make_room(struct pgs_audit *audit)
 }
 
 void pgs_audit_report(struct pgs_audit *audit, uint32_t invariant,
-                      struct pgs_place place, uint64_t expected,
-                      uint64_t found)
+                      struct pgs_place place, uint64_t expected, uint64_t found)
 {
     audit->verdict.violations++;
     if (!audit->keep || audit->error)
@@ -116,8 +115,8 @@ static uint64_t forbidden(uint64_t word)
 /* Has the word changed since it was read, or is somebody about to? */
 static bool is_stale(struct pgs_audit *audit, uint32_t page, uint64_t word)
 {
-    uint64_t now = atomic_load_explicit(
-        pgs_word_at(&audit->host->chunks, page), memory_order_acquire);
+    uint64_t now = atomic_load_explicit(pgs_word_at(&audit->host->chunks, page),
+                                        memory_order_acquire);
 
     if (((now ^ word) & ~PGS_WANTED) == 0)
         return false;
@@ -146,8 +145,8 @@ static void check_mapping(struct pgs_audit *audit, uint64_t gfn, uint32_t page,
         report_page(audit, PGSHARE_INVARIANT_RMAP, gfn, page, node);
         return;
     }
-    audit->sums.entitlement +=
-        pgs_ledger_share(pgs_frame_at(frames, frame)->mappings);
+    audit->sums.entitlement += pgs_ledger_share(
+        pgs_frame_at(frames, frame)->mappings);
 }
 
 /* A mark is read by who has the page's BUSY. */
@@ -172,8 +171,7 @@ static void check_mark(struct pgs_audit *audit, uint64_t gfn, uint32_t page)
         const struct pgs_mark *mark = pgs_mark_at(&host->marks, index);
 
         if (mark->page != page)
-            report_page(audit, PGSHARE_INVARIANT_TICKET, gfn, page,
-                        mark->page);
+            report_page(audit, PGSHARE_INVARIANT_TICKET, gfn, page, mark->page);
         else if (!mark->ticket || mark->ticket > last)
             report_page(audit, PGSHARE_INVARIANT_TICKET, gfn, last,
                         mark->ticket);
@@ -181,8 +179,8 @@ static void check_mark(struct pgs_audit *audit, uint64_t gfn, uint32_t page)
     pgs_page_unlock(host, page);
 }
 
-static void check_volatile(struct pgs_audit *audit, uint64_t gfn,
-                           uint32_t page, uint64_t word)
+static void check_volatile(struct pgs_audit *audit, uint64_t gfn, uint32_t page,
+                           uint64_t word)
 {
     struct pgs_domain *domain = audit->domain;
     bool has;
@@ -252,8 +250,7 @@ static bool slot_agrees(struct pgs_audit *audit, uint32_t slot)
     uint32_t page = domain->fifo.slots[slot].page;
     uint64_t word;
 
-    if (page == PGS_PAGE_NONE ||
-        page >> PGS_CHUNK_SHIFT >= PGS_CHUNKS_MAX ||
+    if (page == PGS_PAGE_NONE || page >> PGS_CHUNK_SHIFT >= PGS_CHUNKS_MAX ||
         pgs_page_domain(audit->host, page) != domain)
         return false;
     word = atomic_load_explicit(pgs_word_at(&audit->host->chunks, page),
@@ -329,9 +326,8 @@ static void check_claims(struct pgs_audit *audit)
 void pgs_audit_domains(struct pgs_audit *audit)
 {
     struct pgshare_host *host = audit->host;
-    uint32_t end = pgs_slots_end(host);
 
-    for (uint32_t slot = 1; slot < end; slot++) {
+    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         audit->domain = atomic_load_explicit(&host->slots[slot],
                                              memory_order_seq_cst);
         if (!audit->domain)

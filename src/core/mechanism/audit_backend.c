@@ -88,8 +88,9 @@ static void compare(struct pgs_audit *audit, const struct pgs_call *call,
     struct pgs_domain *domain = audit->domain;
     struct pgs_place place = { domain, call->gfn + i, PGS_NONE };
     uint32_t page = call->page + i;
-    uint64_t word = atomic_load_explicit(
-        pgs_word_at(&audit->host->chunks, page), memory_order_relaxed);
+    uint64_t word = atomic_load_explicit(pgs_word_at(&audit->host->chunks,
+                                                     page),
+                                         memory_order_relaxed);
     int expected = pgs_word_state(word), found = call->status[i];
     uint64_t id;
 
@@ -219,9 +220,8 @@ static void check_reserve(struct pgs_audit *audit)
 void pgs_audit_backend(struct pgs_audit *audit)
 {
     struct pgshare_host *host = audit->host;
-    uint32_t slots = pgs_slots_end(host);
 
-    for (uint32_t slot = 1; slot < slots; slot++) {
+    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         uint64_t base = 0;
 
         audit->domain = atomic_load_explicit(&host->slots[slot],

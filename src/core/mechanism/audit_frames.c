@@ -69,8 +69,7 @@ static void check_record(struct frame_walk *walk)
 }
 
 /* One mapping, from the node to the word. False: the list cannot be followed. */
-static bool check_node(struct frame_walk *walk, uint32_t index,
-                       uint32_t before)
+static bool check_node(struct frame_walk *walk, uint32_t index, uint32_t before)
 {
     struct pgs_frames *frames = &walk->audit->host->frames;
     struct pgshare_host *host = walk->audit->host;
@@ -79,8 +78,8 @@ static bool check_node(struct frame_walk *walk, uint32_t index,
     _Atomic uint64_t *at;
     uint64_t word;
 
-    if (index >= atomic_load_explicit(&frames->nodes.size,
-                                      memory_order_relaxed)) {
+    if (index >=
+        atomic_load_explicit(&frames->nodes.size, memory_order_relaxed)) {
         report(walk, PGSHARE_INVARIANT_RMAP, before, index);
         return false;
     }

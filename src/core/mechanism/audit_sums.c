@@ -86,9 +86,10 @@ static void check_cover(struct pgs_audit *audit)
     if (audit->uncovered)
         pgs_audit_report(audit, PGSHARE_INVARIANT_COVER, place, 0, 0);
     if (surplus >= 0) {
-        atomic_compare_exchange_strong_explicit(
-            &host->written_off, &written_off, 0, memory_order_relaxed,
-            memory_order_relaxed);
+        atomic_compare_exchange_strong_explicit(&host->written_off,
+                                                &written_off, 0,
+                                                memory_order_relaxed,
+                                                memory_order_relaxed);
         return;
     }
     if (audit->sums.claimed && surplus + written_off < 0)

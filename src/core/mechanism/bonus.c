@@ -36,7 +36,11 @@ static bool is_charge(const struct pgs_call *call)
 
 static uint32_t room(const struct pgs_call *call)
 {
-    return call->extent ? call->extent->count : PGS_INLINE;
+    uint32_t most = call->host->info.extent_max;
+
+    if (call->extent)
+        return call->extent->count;
+    return most < PGS_INLINE ? most : PGS_INLINE;
 }
 
 static uint32_t cut(const struct pgs_call *call, uint64_t count)
@@ -51,8 +55,8 @@ static bool is_lost(struct pgs_call *call)
 }
 
 /* One operation on the `n` pages from the i-th on. */
-static enum pgs_verdict submit(struct pgs_call *call, uint32_t kind,
-                               uint64_t i, uint32_t n, pgs_step next)
+static enum pgs_verdict submit(struct pgs_call *call, uint32_t kind, uint64_t i,
+                               uint32_t n, pgs_step next)
 {
     struct pgs_domain *domain = call->domain;
     struct pgshare_op op = {
@@ -180,8 +184,8 @@ static enum pgs_verdict taken_back(struct pgs_call *call)
     }
     for (uint32_t i = 0; i < call->op.count; i++)
         if (!call->status[i])
-            atomic_fetch_and_explicit(word_of(call, first + i),
-                                      ~PGS_ATTR_BONUS, memory_order_relaxed);
+            atomic_fetch_and_explicit(word_of(call, first + i), ~PGS_ATTR_BONUS,
+                                      memory_order_relaxed);
     call->done = first;
     return error ? end_claim(call) : take_back(call);
 }

@@ -91,6 +91,7 @@ struct pgs_call {
     struct pgs_domain *_Atomic victim; /* who pays */
     uint32_t victim_page;
     uint32_t tries;             /* payments that came to nothing */
+    bool repays;                /* pay.c: what is owed, not memory beyond it */
     struct pgs_extent *extent;  /* for shares, marks, forks */
     void (*finish)(struct pgs_call *call); /* runner-owned: at the end */
     uint64_t born_ns;

@@ -40,8 +40,7 @@
 /* How one page's word is to change: 0, *next set; or an error. */
 typedef int (*declaration)(uint64_t word, uint64_t *next);
 
-static int declare(struct pgs_domain *domain, uint64_t gfn,
-                   declaration change)
+static int declare(struct pgs_domain *domain, uint64_t gfn, declaration change)
 {
     _Atomic uint64_t *at = pgs_word_of(domain, gfn);
     uint64_t word, next;
@@ -59,9 +58,10 @@ static int declare(struct pgs_domain *domain, uint64_t gfn,
         r = change(word, &next);
         if (r)
             return r;
-    } while (word != next && !atomic_compare_exchange_weak_explicit(
-                                 at, &word, next, memory_order_acq_rel,
-                                 memory_order_acquire));
+    } while (word != next &&
+             !atomic_compare_exchange_weak_explicit(at, &word, next,
+                                                    memory_order_acq_rel,
+                                                    memory_order_acquire));
     return 0;
 }
 
@@ -131,14 +131,14 @@ int pgs_cycle_scrub(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
     return declare_all(domain, gfn, count, to_scrubbed, ret_done);
 }
 
-int pgs_cycle_allocated(struct pgs_domain *domain, uint64_t gfn,
-                        uint64_t count, uint64_t *ret_done)
+int pgs_cycle_allocated(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
+                        uint64_t *ret_done)
 {
     return declare_all(domain, gfn, count, to_used, ret_done);
 }
 
-int pgs_cycle_overwrite(struct pgs_domain *domain, uint64_t gfn,
-                        uint64_t count, uint64_t *ret_done)
+int pgs_cycle_overwrite(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
+                        uint64_t *ret_done)
 {
     return declare_all(domain, gfn, count, to_overwritten, ret_done);
 }
@@ -311,8 +311,9 @@ static enum pgs_verdict readonly(struct pgs_call *call)
 
     for (uint32_t i = 0; i < call->count; i++) {
         uint64_t word;
-        bool ours = pgs_word_trylock(
-            pgs_word_at(&call->host->chunks, call->page + i), false, &word);
+        bool ours = pgs_word_trylock(pgs_word_at(&call->host->chunks,
+                                                 call->page + i),
+                                     false, &word);
 
         call->result = ours ? may_be_readonly(call, word) : PGSHARE_ERR_BUSY;
         if (call->result) {

@@ -76,7 +76,7 @@ static bool next_run(struct walk *walk)
         } else if (kind != walk->kind || !(gfn & (PGS_CHUNK_GFNS - 1))) {
             break;
         }
-        if (++walk->n == PGSHARE_EXTENT_MAX)
+        if (++walk->n == walk->stub->host->info.extent_max)
             break;
     }
     return walk->n > 0;

@@ -125,7 +125,7 @@ struct pgshare_host {
     struct pgs_domain *_Atomic *slots; /* PGS_SLOTS, lazily backed */
     uint8_t *taken;                    /* [PGS_SLOTS]: by a domain, listed or
                                         * dying */
-    uint32_t slots_used;               /* slots[slots_used …] never used */
+    _Atomic uint32_t slots_used;       /* slots[slots_used …] never used */
     struct pgs_domain *dying;
     uint32_t n_domains;
     uint64_t serial;                   /* of the last handle */

@@ -42,8 +42,7 @@ static int64_t level(struct pgshare_host *host, unsigned counter)
 int64_t pgs_ledger_saved(struct pgshare_host *host)
 {
     return level(host, PGS_LEVEL_MAPPINGS) +
-           level(host, PGS_LEVEL_ZERO_MAPPINGS) -
-           level(host, PGS_LEVEL_FRAMES);
+           level(host, PGS_LEVEL_ZERO_MAPPINGS) - level(host, PGS_LEVEL_FRAMES);
 }
 
 static int64_t unsecured(struct pgshare_host *host)
@@ -65,6 +64,11 @@ uint64_t pgs_ledger_need(struct pgshare_host *host)
     if (host->options.reserve_keep != PGSHARE_RESERVE_KEEP_ALL && !claimed)
         return 0;
     return need > 0 ? (uint64_t)need : 0;
+}
+
+bool pgs_ledger_has_spare(struct pgshare_host *host)
+{
+    return level(host, PGS_LEVEL_RESERVE) > (int64_t)pgs_ledger_need(host);
 }
 
 uint64_t pgs_ledger_share(uint64_t n)
@@ -91,8 +95,8 @@ static int add_mapping(void *ctx, uint64_t gfn, uint32_t page, uint64_t word)
     if (pgs_word_index(word) == PGS_NODE_ZERO) {
         adder->sums.zero++;
     } else {
-        uint32_t frame = pgs_lookup_frame(&adder->lookup,
-                                          pgs_word_index(word), page);
+        uint32_t frame = pgs_lookup_frame(&adder->lookup, pgs_word_index(word),
+                                          page);
 
         if (frame == PGS_NONE)
             return 0; /* broken this instant */
@@ -187,12 +191,11 @@ int pgs_bonus_enter(struct pgs_domain *domain, uint64_t count, bool charged)
     return r;
 }
 
-void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged)
+/* domains_lock held. */
+static void book(struct pgs_domain *domain, int64_t count, bool charged)
 {
-    struct pgshare_host *host = domain->host;
     struct pgs_domain *service;
 
-    pgs_mutex_lock(&host->domains_lock);
     pgs_mutex_lock(&domain->lock);
     if (count < -(int64_t)domain->claimed)
         count = -(int64_t)domain->claimed;
@@ -208,8 +211,14 @@ void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged)
         service->secures += (uint64_t)count;
         pgs_mutex_unlock(&service->lock);
     }
-    pgs_count(&host->shards, PGS_LEVEL_CLAIMED, (uint64_t)count);
-    pgs_mutex_unlock(&host->domains_lock);
+    pgs_count(&domain->host->shards, PGS_LEVEL_CLAIMED, (uint64_t)count);
+}
+
+void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged)
+{
+    pgs_mutex_lock(&domain->host->domains_lock);
+    book(domain, count, charged);
+    pgs_mutex_unlock(&domain->host->domains_lock);
 }
 
 /* ---- service accounts, and the end ------------------------------------- */
@@ -222,8 +231,7 @@ static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
     struct pgs_domain *other;
 
     while (++*slot < host->slots_used) {
-        other = atomic_load_explicit(&host->slots[*slot],
-                                     memory_order_seq_cst);
+        other = atomic_load_explicit(&host->slots[*slot], memory_order_seq_cst);
         if (other && other->service == domain)
             return other;
     }
@@ -231,6 +239,39 @@ static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
     while (other && other->service != domain)
         other = other->next_dying;
     return other;
+}
+
+/* domains_lock held. Whose claim does a page of this FIFO secure first? */
+static struct pgs_domain *secured_by(struct pgs_domain *payer,
+                                     struct pgs_domain *breaker)
+{
+    struct pgs_domain *served;
+    uint32_t slot = 0;
+
+    if (breaker && breaker->service == payer && breaker->claimed)
+        return breaker;
+    if (!payer->service && payer->claimed)
+        return payer;
+    if (!payer->secures)
+        return NULL;
+    while ((served = served_by(payer, &slot)) && !served->claimed) {
+    }
+    return served;
+}
+
+void pgs_bonus_repaid(struct pgs_domain *payer, struct pgs_domain *breaker,
+                      bool paid)
+{
+    struct pgshare_host *host = payer->host;
+    struct pgs_domain *claimant;
+
+    pgs_mutex_lock(&host->domains_lock);
+    claimant = secured_by(payer, breaker);
+    if (claimant)
+        book(claimant, -1, false);
+    if (claimant && !paid)
+        atomic_fetch_add_explicit(&host->written_off, 1, memory_order_relaxed);
+    pgs_mutex_unlock(&host->domains_lock);
 }
 
 /* domains_lock held. */
@@ -268,8 +309,8 @@ int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service)
     before = domain->service;
     if (service == before)
         goto out;
-    if (service && (service == domain || service->service ||
-                    served_by(domain, &slot))) {
+    if (service &&
+        (service == domain || service->service || served_by(domain, &slot))) {
         r = PGSHARE_ERR_INVALID;
         goto out;
     }

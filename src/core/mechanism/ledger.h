@@ -24,6 +24,9 @@ int64_t pgs_ledger_surplus(struct pgshare_host *host);
  * back to the machine. */
 uint64_t pgs_ledger_need(struct pgshare_host *host);
 
+/* Frames that the reserve has beyond that. */
+bool pgs_ledger_has_spare(struct pgshare_host *host);
+
 /* What one of `n` mappings of a frame is entitled to: ⌊ONE (n-1)/n⌋. */
 uint64_t pgs_ledger_share(uint64_t n);
 
@@ -50,6 +53,9 @@ static inline uint64_t pgs_ledger_secured(const struct pgs_domain *domain)
  */
 int pgs_volatile_push(struct pgs_domain *domain, uint32_t page);
 int pgs_volatile_withdraw(struct pgs_domain *domain, uint32_t page);
+/* BUSY held, ends: a page that was taken out to pay, and could not, goes in
+ * again, at the young end. False: there is no memory for it any more. */
+bool pgs_volatile_restore(struct pgs_domain *domain, uint32_t page);
 
 /* ---- claims ------------------------------------------------------------ */
 
@@ -58,6 +64,15 @@ int pgs_volatile_withdraw(struct pgs_domain *domain, uint32_t page);
 int pgs_bonus_enter(struct pgs_domain *domain, uint64_t count, bool charged);
 /* Changes the claim by `count`, but not below 0. */
 void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged);
+
+/*
+ * A page of `payer`'s FIFO has gone, for a fault of `breaker` (may be NULL): the
+ * claim that it secured ends. That is the breaker's if this FIFO secures it,
+ * else the payer's own, else of one that it serves. `paid`: its frame came to
+ * the reserve.
+ */
+void pgs_bonus_repaid(struct pgs_domain *payer, struct pgs_domain *breaker,
+                      bool paid);
 
 /* Who secures the domain's claims from now on; NULL: itself. _INVALID, _OWED. */
 int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service);

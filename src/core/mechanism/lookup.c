@@ -23,12 +23,11 @@ uint32_t pgs_lookup_frame(struct pgs_lookup *lookup, uint32_t node,
     struct pgs_stripe *stripe;
     uint32_t frame;
 
-    if (node >= atomic_load_explicit(&frames->nodes.size,
-                                     memory_order_acquire))
+    if (node >= atomic_load_explicit(&frames->nodes.size, memory_order_acquire))
         return PGS_NONE;
     frame = pgs_node_frame(frames, node);
-    if (frame >= atomic_load_explicit(&frames->frames.size,
-                                      memory_order_acquire))
+    if (frame >=
+        atomic_load_explicit(&frames->frames.size, memory_order_acquire))
         return PGS_NONE;
     stripe = pgs_stripe_of(frames, frame);
     if (stripe != lookup->stripe || ++lookup->run >= PGS_LOOKUP_RUN) {
@@ -40,16 +39,6 @@ uint32_t pgs_lookup_frame(struct pgs_lookup *lookup, uint32_t node,
         pgs_node_at(frames, node)->page != page)
         return PGS_NONE;
     return frame;
-}
-
-uint32_t pgs_slots_end(struct pgshare_host *host)
-{
-    uint32_t end;
-
-    pgs_mutex_lock(&host->domains_lock);
-    end = host->slots_used;
-    pgs_mutex_unlock(&host->domains_lock);
-    return end;
 }
 
 int pgs_words_walk(struct pgs_domain *domain,

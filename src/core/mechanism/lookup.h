@@ -47,9 +47,6 @@ uint32_t pgs_lookup_frame(struct pgs_lookup *lookup, uint32_t node,
 /* Between begin() and end(), whenever other locks or much time are needed. */
 void pgs_lookup_end(struct pgs_lookup *lookup);
 
-/* All domains are in slots below this. Inside, no lock held. */
-uint32_t pgs_slots_end(struct pgshare_host *host);
-
 /*
  * Walks the words of a domain: `visit` for each that is not 0, in ascending
  * order of GFNs, until it answers something else than 0, which is returned.

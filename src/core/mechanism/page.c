@@ -169,7 +169,10 @@ static int discard_one(struct pgshare_host *host, uint32_t page, int hole)
         pgs_page_unmap(host, pgs_word_index(word));
     if (hole) {
         pgs_count(&host->shards, PGS_LEVEL_TRACKED, (uint64_t)-1);
-        pgs_page_commit(host, page, PGS_HOLE, PGS_ATTR_OVERWRITE, 0);
+        pgs_page_commit(host, page, PGS_HOLE,
+                        PGS_ATTR_FREE | PGS_ATTR_SCRUB | PGS_ATTR_OVERWRITE |
+                            PGS_ATTR_BONUS | PGS_ATTR_STUCK,
+                        0);
     } else {
         pgs_page_privatise(host, page, 0);
     }

@@ -12,7 +12,8 @@
  * as the ledger's invariant holds one of these can pay.
  *
  * A reclaimed page becomes a hole that reads as zeroes, and the claim that it
- * secured shrinks by one, so that FIFO and claims stay in step. A page whose
+ * secured shrinks by one, so that FIFO and claims stay in step. A page that is
+ * held, or that the backend cannot take, goes back into its FIFO. A page whose
  * word somebody holds at this instant (its owner is withdrawing it) is waited
  * for, with nothing held.
  */
@@ -107,16 +108,29 @@ static struct pgs_domain *own_payer(struct pgs_call *call)
 
 /* ---- a volatile page pays ---------------------------------------------- */
 
-/* Whose claim did the page secure? That claim ends with it. */
-static void end_claim(struct pgs_call *call, struct pgs_domain *victim)
+static enum pgs_verdict again(struct pgs_call *call)
 {
-    struct pgs_domain *breaker = call->domain;
+    return call->repays ? pgs_pay(call, call->resume)
+                        : pgs_obtain(call, call->resume);
+}
 
-    if (call->payer == PGSHARE_PAID_SERVICE && breaker) {
-        pgs_bonus_book(breaker, -1, false);
-        return;
-    }
-    pgs_bonus_book(victim, -1, false);
+/* This page cannot pay, another one may. */
+static enum pgs_verdict pass_over(struct pgs_call *call)
+{
+    if (!pgs_volatile_restore(call->victim, call->victim_page))
+        pgs_bonus_repaid(call->victim, call->domain, false);
+    call->payer = PGSHARE_PAID_NOTHING;
+    if (++call->tries >= TRIES_MAX)
+        return resume(call, PGSHARE_ERR_NOFRAME);
+    return again(call);
+}
+
+static void count_repaid(struct pgs_domain *victim)
+{
+    pgs_mutex_lock(&victim->lock);
+    victim->repaid++;
+    pgs_mutex_unlock(&victim->lock);
+    pgs_count(&victim->host->shards, PGS_COUNT_RECLAIMED, 1);
 }
 
 static enum pgs_verdict reclaimed(struct pgs_call *call)
@@ -126,13 +140,8 @@ static enum pgs_verdict reclaimed(struct pgs_call *call)
     uint32_t page = call->victim_page;
     uint64_t gfn = pgs_page_gfn(host, page);
 
-    if (call->status[0]) {
-        pgs_page_unlock(host, page);
-        call->payer = PGSHARE_PAID_NOTHING;
-        if (++call->tries >= TRIES_MAX)
-            return resume(call, PGSHARE_ERR_NOFRAME);
-        return pgs_pay(call, call->resume);
-    }
+    if (call->status[0])
+        return pass_over(call);
     atomic_fetch_or_explicit(pgs_word_at(&host->chunks, page),
                              PGS_ATTR_RECLAIMED, memory_order_relaxed);
     pgs_page_commit(host, page, PGS_HOLE,
@@ -140,16 +149,12 @@ static enum pgs_verdict reclaimed(struct pgs_call *call)
                         PGS_ATTR_BONUS,
                     0);
     pgs_count(&host->shards, PGS_LEVEL_TRACKED, (uint64_t)-1);
-    pgs_count(&host->shards, PGS_COUNT_RECLAIMED, 1);
-    end_claim(call, victim);
+    count_repaid(victim);
+    if (call->repays)
+        pgs_bonus_repaid(victim, call->domain, true);
     pgs_ring_tell_reclaimed(victim, gfn);
     pgs_report(host, PGSHARE_REPORT_RECLAIMED, 0, victim->handle, gfn, 1);
     return resume(call, 0);
-}
-
-static enum pgs_verdict again(struct pgs_call *call)
-{
-    return pgs_pay(call, call->resume);
 }
 
 /* Takes the oldest page out of the victim's FIFO, in flight. */
@@ -166,6 +171,10 @@ static enum pgs_verdict reclaim(struct pgs_call *call,
     uint32_t page;
 
     pgs_mutex_lock(&victim->lock);
+    if (!call->repays && victim->fifo.used <= pgs_ledger_secured(victim)) {
+        pgs_mutex_unlock(&victim->lock);
+        return resume(call, PGSHARE_ERR_NOFRAME);
+    }
     if (!pgs_fifo_oldest(&victim->fifo, &page, &stamp)) {
         pgs_mutex_unlock(&victim->lock);
         return again(call);
@@ -180,11 +189,12 @@ static enum pgs_verdict reclaim(struct pgs_call *call,
     pgs_fifo_remove(&victim->fifo, pgs_word_index(word));
     atomic_fetch_and_explicit(pgs_word_at(&host->chunks, page),
                               ~PGS_ATTR_VOLATILE, memory_order_relaxed);
-    victim->repaid++;
     pgs_mutex_unlock(&victim->lock);
     pgs_count(&host->shards, PGS_LEVEL_FIFO, (uint64_t)-1);
     atomic_store_explicit(&call->victim, victim, memory_order_release);
     call->victim_page = page;
+    if (word & PGS_ATTR_HELD)
+        return pass_over(call); /* a device writes to it */
     op.gfn = pgs_page_gfn(host, page);
     return pgs_call_submit(call, &op, reclaimed);
 }
@@ -225,6 +235,7 @@ enum pgs_verdict pgs_pay(struct pgs_call *call, pgs_step next)
 {
     struct pgs_domain *victim = NULL;
 
+    call->repays = true;
     call->resume = next;
     if (call->domain)
         victim = own_payer(call);
@@ -237,20 +248,19 @@ enum pgs_verdict pgs_pay(struct pgs_call *call, pgs_step next)
 
 /* ---- memory that nothing secures --------------------------------------- */
 
+/* From the machine, or what the reserve has beyond what is owed, or a page of
+ * the domain's own that secures nothing. */
 static enum pgs_verdict obtained(struct pgs_call *call)
 {
-    struct pgs_domain *domain = call->domain;
-    uint64_t stamp;
-
-    if (!call->status[0])
+    if (!call->status[0] || pgs_ledger_has_spare(call->host))
         return resume(call, 0);
     call->payer = PGSHARE_PAID_OWN_FIFO;
-    return has_volatile(domain, &stamp) ? reclaim(call, domain)
-                                        : resume(call, PGSHARE_ERR_NOFRAME);
+    return reclaim(call, call->domain);
 }
 
 enum pgs_verdict pgs_obtain(struct pgs_call *call, pgs_step next)
 {
+    call->repays = false;
     call->resume = next;
     return from_machine(call, obtained);
 }

@@ -30,10 +30,12 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
 
 static uint32_t take_doomed(struct pgshare_host *host, uint32_t *ret_frames)
 {
-    uint32_t n = 0;
+    uint32_t most = host->info.extent_max, n = 0;
 
+    if (most > PGS_INLINE)
+        most = PGS_INLINE;
     pgs_mutex_lock(&host->doomed_lock);
-    while (n < PGS_INLINE && host->doomed != PGS_NONE) {
+    while (n < most && host->doomed != PGS_NONE) {
         ret_frames[n] = host->doomed;
         host->doomed = pgs_frame_at(&host->frames, host->doomed)->head;
         n++;

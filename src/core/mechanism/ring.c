@@ -69,9 +69,9 @@ static void take_request(struct pgs_domain *domain,
 {
     struct pgshare_guest_ring *ring = domain->ring;
     uint32_t tail = domain->ring_request_tail;
-    struct pgshare_guest_ring_request *request =
-        &ring->requests[tail % PGSHARE_GUEST_RING_REQUESTS];
+    struct pgshare_guest_ring_request *request;
 
+    request = &ring->requests[tail % PGSHARE_GUEST_RING_REQUESTS];
     ret->gfn = READ_ONCE(request->gfn);
     ret->count = READ_ONCE(request->count);
     ret->op = READ_ONCE(request->op);
@@ -141,8 +141,7 @@ static int begin_request(struct pgs_domain *domain,
         r = PGSHARE_ERR_STATE;
     } else if (domain->ring_serving) {
         r = 0; /* the other server will come to it */
-    } else if (!answer_room(domain, &room) ||
-               !requests_there(domain, &there)) {
+    } else if (!answer_room(domain, &room) || !requests_there(domain, &there)) {
         detach(domain);
         r = PGSHARE_ERR_PROTOCOL;
     } else if (room && there) {

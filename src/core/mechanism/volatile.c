@@ -63,6 +63,21 @@ int pgs_volatile_push(struct pgs_domain *domain, uint32_t page)
     return 0;
 }
 
+bool pgs_volatile_restore(struct pgs_domain *domain, uint32_t page)
+{
+    struct pgshare_host *host = domain->host;
+    uint32_t slot;
+    int r = enter_fifo(domain, page, &slot);
+
+    if (r) {
+        pgs_page_unlock(host, page);
+        return r != PGSHARE_ERR_NOMEM;
+    }
+    pgs_count(&host->shards, PGS_LEVEL_FIFO, 1);
+    pgs_page_commit(host, page, pgs_word_with(PGS_PRIVATE, slot, 0), 0, 0);
+    return true;
+}
+
 /* BUSY held, the word was VOLATILE. */
 static int leave_fifo(struct pgs_domain *domain, uint32_t page, uint32_t slot)
 {

@@ -24,8 +24,8 @@ static void check_index(struct pgs_audit *audit)
         return;
     }
     for (uint64_t b = 0; b < index->n_buckets; b++) {
-        const struct pgs_bucket *bucket =
-            pgs_slab_at(&index->buckets, (uint32_t)b);
+        const struct pgs_bucket *bucket = pgs_slab_at(&index->buckets,
+                                                      (uint32_t)b);
 
         for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++) {
             uint64_t page = PGS_PAGE_NONE - bucket->page[i];

@@ -159,6 +159,28 @@ static uint32_t go_on(struct pgshare_host *host)
     return ended;
 }
 
+static uint64_t doomed(struct pgshare_host *host)
+{
+    return atomic_load_explicit(&host->n_doomed, memory_order_relaxed);
+}
+
+/* Gives frames up as long as they become fewer: those that the backend refuses
+ * to take come back. */
+static uint32_t release(struct pgshare_host *host)
+{
+    uint64_t before, left = doomed(host);
+    uint32_t ended = 0;
+
+    do {
+        before = left;
+        if (!pgs_release_launch(host))
+            break;
+        ended += pgs_calls_run(host, NULL);
+        left = doomed(host);
+    } while (left < before);
+    return ended;
+}
+
 void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
              struct pgshare_progress *ret)
 {
@@ -175,8 +197,7 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
         ended = go_on(host);
         bury_the_dying(host);
         undo = look_after_all(host);
-        while (pgs_release_launch(host))
-            ended += pgs_calls_run(host, NULL);
+        ended += release(host);
         pgs_reserve_balance(host);
         hints = pgs_hints_run(host, budget);
         pass = pgs_pass_run(host, budget);

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Does pgshare-bench measure what it should, and say so in valid JSON?
+
+usage: check-bench.py PROGRAM
+
+Each bench runs with small sets. Whether the targets are met is not looked at,
+which such sets do not tell.
+"""
+
+import json
+import subprocess
+import sys
+
+# What the metrics of each bench begin with, in order.
+METRICS = {
+    "fault": [
+        "copied, sequential",
+        "copied, random order",
+        "last mapping, sequential",
+        "declared free, zeroed in advance, sequential",
+        "2 threads on different pages against 1, sequential",
+    ],
+    "share": [
+        f"extents of {extent}, {how}, sequential"
+        for extent in (1, 64, 512)
+        for how in ("mark both and share by tickets", "in one call")
+    ],
+    "rmap": ["unsharing of one frame", "whole-page faults"],
+    "teardown": ["removing a domain"],
+    "footprint": [
+        "an empty host",
+        "each tracked page",
+        "each shared mapping",
+        "each frame",
+    ],
+    "audit": ["10000 mappings of 1 frame", "10000 mappings of 5000 frames"],
+    "scale": [
+        "growth, get and put",
+        "growth, declare",
+        "growth, share",
+        "growth, fault",
+        "growth, hint",
+    ],
+}
+
+MEMBERS = {
+    "name": str,
+    "metric": str,
+    "value": float,
+    "unit": str,
+    "yardstick": str,
+    "yardstick_value": float,
+    "ratio": float,
+    "target": str,
+    "ok": bool,
+}
+
+tests = 0
+failures = 0
+
+
+def check(good, what):
+    global tests, failures
+    tests += 1
+    if not good:
+        failures += 1
+        print(f"FAILED: {what}")
+
+
+def run(program, *args):
+    return subprocess.run([program, *args], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+
+
+def check_bench(program, name, expected):
+    done = run(program, "--quick", "--json", name)
+    check(done.returncode == 0, f"{name}: exit {done.returncode}")
+    try:
+        figures = json.loads(done.stdout)
+    except ValueError:
+        check(False, f"{name}: no JSON: {done.stdout}")
+        return
+    found = [figure["metric"] for figure in figures]
+    check(len(found) == len(expected)
+          and all(map(str.startswith, found, expected)),
+          f"{name}: metrics are {found}")
+    for figure in figures:
+        types = {member: type(value) for member, value in figure.items()}
+        check(types == MEMBERS and figure["name"] == name,
+              f"{name}: members are {types}")
+
+
+def main():
+    program = sys.argv[1]
+    listed = [line.split()[0] for line in
+              run(program, "--list").stdout.splitlines()]
+    check(listed == list(METRICS), f"--list: {listed}")
+    for name, expected in METRICS.items():
+        check_bench(program, name, expected)
+    for wrong in (["none"], ["--runs", "0"], ["--runs", "x"], ["--no-such"]):
+        check(run(program, *wrong).returncode != 0, f"{wrong} is accepted")
+    print(f"SUITE bench: {tests - failures} passed, {failures} failed, "
+          "0 skipped")
+    return failures > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
