@@ -8,7 +8,8 @@
  * That is done after every BATCH faults. The yardstick copies pages of a
  * buffer as large into frames of a pool that is last in, first out, and
  * compares them afterwards as the sharing does, so that both find their caches
- * alike.
+ * alike. Every batch is a sample: a fraction of a millisecond, which hardly
+ * ever is interrupted.
  */
 #include "bench.h"
 
@@ -58,6 +59,11 @@ static void sweep_next(struct sweep *sweep, uint32_t *ret_pages)
     }
 }
 
+static void add_sample(struct pgs_series *samples, uint64_t time)
+{
+    pgs_series_add(samples, (double)time / BATCH);
+}
+
 /* ---- the library ------------------------------------------------------- */
 
 /* Faults on a batch; the answer is the time. */
@@ -95,46 +101,45 @@ static void share_batch(struct set *set, const uint32_t *pages, bool ascending)
                       pages[i - 1], 1);
 }
 
-/* One turn each answers the nanoseconds per page. */
+/* A turn each. Samples are nanoseconds per page. */
 
-static double copy_round(struct set *set, struct sweep *sweep)
+static void copy_round(struct set *set, struct sweep *sweep,
+                       struct pgs_series *samples)
 {
     uint32_t pages[BATCH];
-    uint64_t time = 0;
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
-        time += fault_batch(set, &set->client, pages, PGSHARE_FAULT_COPIED);
+        add_sample(samples, fault_batch(set, &set->client, pages,
+                                        PGSHARE_FAULT_COPIED));
         share_batch(set, pages, !sweep->order);
     }
-    return (double)time / ROUND;
 }
 
 /* The clients' mappings are broken first, all of the turn's. */
-static double last_round(struct set *set, struct sweep *sweep)
+static void last_round(struct set *set, struct sweep *sweep,
+                       struct pgs_series *samples)
 {
     uint32_t pages[BATCH];
     uint32_t begin = sweep->first + sweep->at;
-    uint64_t time = 0;
 
     pgs_rig_unshare(&set->rig, &set->client, begin, ROUND);
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
-        time += fault_batch(set, &set->source, pages,
-                            PGSHARE_FAULT_LAST_MAPPING);
+        add_sample(samples, fault_batch(set, &set->source, pages,
+                                        PGSHARE_FAULT_LAST_MAPPING));
     }
     pgs_rig_share(&set->rig, &set->source, begin, &set->client, begin, ROUND);
-    return (double)time / ROUND;
 }
 
 /* The client says that it has freed the pages; afterwards they get their
  * content back. */
-static double free_round(struct set *set, struct sweep *sweep)
+static void free_round(struct set *set, struct sweep *sweep,
+                       struct pgs_series *samples)
 {
     static unsigned char page[PGSHARE_PAGE_SIZE];
     struct pgs_rig *rig = &set->rig;
     uint32_t pages[BATCH];
-    uint64_t time = 0;
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
@@ -143,7 +148,8 @@ static double free_round(struct set *set, struct sweep *sweep)
         pgs_bench_check(pgshare_declare_free(rig->host, set->client.dom,
                                              pages[0], BATCH),
                         "pgshare_declare_free");
-        time += fault_batch(set, &set->client, pages, PGSHARE_FAULT_FREE);
+        add_sample(samples, fault_batch(set, &set->client, pages,
+                                        PGSHARE_FAULT_FREE));
         pgs_bench_check(pgshare_declare_allocated(rig->host, set->client.dom,
                                                   pages[0], BATCH),
                         "pgshare_declare_allocated");
@@ -155,7 +161,6 @@ static double free_round(struct set *set, struct sweep *sweep)
         }
         share_batch(set, pages, true);
     }
-    return (double)time / ROUND;
 }
 
 /* ---- the yardstick ----------------------------------------------------- */
@@ -179,16 +184,15 @@ static uint64_t memcpy_batch(struct yardstick *stick, const uint32_t *pages)
     return time;
 }
 
-static double memcpy_round(struct yardstick *stick, struct sweep *sweep)
+static void memcpy_round(struct yardstick *stick, struct sweep *sweep,
+                         struct pgs_series *samples)
 {
     uint32_t pages[BATCH];
-    uint64_t time = 0;
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
-        time += memcpy_batch(stick, pages);
+        add_sample(samples, memcpy_batch(stick, pages));
     }
-    return (double)time / ROUND;
 }
 
 /* ---- two threads ------------------------------------------------------- */
@@ -205,21 +209,25 @@ static double crew_round(void *ctx, unsigned thread)
     struct crew *crew = ctx;
     struct sweep *sweep = &crew->sweeps[thread];
     struct set *set = crew->set;
+    struct pgs_series samples = { 0 };
     uint32_t pages[BATCH];
-    uint64_t time = 0;
+    double median;
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
         pgs_bench_meet();
         if (!crew->library) {
-            time += memcpy_batch(&set->sticks[thread], pages);
+            add_sample(&samples, memcpy_batch(&set->sticks[thread], pages));
             continue;
         }
-        time += fault_batch(set, &set->client, pages, PGSHARE_FAULT_COPIED);
+        add_sample(&samples, fault_batch(set, &set->client, pages,
+                                         PGSHARE_FAULT_COPIED));
         pgs_bench_meet();
         share_batch(set, pages, true);
     }
-    return (double)time / ROUND;
+    median = pgs_series_median(&samples);
+    pgs_series_fini(&samples);
+    return median;
 }
 
 static void measure_threads(struct pgs_bench *bench, struct set *set)
@@ -285,12 +293,12 @@ static void measure_copies(struct pgs_bench *bench, struct set *set,
     if (!pgs_bench_wants(bench, figure.metric))
         return;
     for (unsigned round = 0; round < rounds; round++) {
-        pgs_series_add(&copies, memcpy_round(&set->sticks[0], &bare));
-        pgs_series_add(&faults, copy_round(set, &ours));
+        memcpy_round(&set->sticks[0], &bare, &copies);
+        copy_round(set, &ours, &faults);
         pgs_series_add(&reads,
                        pgs_bench_random_reads(
                            &bench->seed, (const uint64_t *)(void *)set->bytes,
-                           (size_t)set->pages * PGSHARE_PAGE_SIZE, ROUND));
+                           (size_t)set->pages * PGSHARE_PAGE_SIZE, BATCH));
     }
     figure.value = pgs_series_median(&faults);
     figure.yardstick_value = pgs_series_median(&copies);
@@ -312,8 +320,9 @@ static void measure_copies(struct pgs_bench *bench, struct set *set,
 
 /* An outcome that copies nothing beside the one that does. */
 static void measure_outcome(struct pgs_bench *bench, struct set *set,
-                            double (*round)(struct set *set,
-                                            struct sweep *sweep),
+                            void (*round)(struct set *set,
+                                          struct sweep *sweep,
+                                          struct pgs_series *samples),
                             const char *metric, double cheaper)
 {
     unsigned rounds = pgs_bench_rounds(bench, ROUNDS / 2);
@@ -332,8 +341,8 @@ static void measure_outcome(struct pgs_bench *bench, struct set *set,
         return;
     snprintf(figure.metric, sizeof(figure.metric), "%s", metric);
     for (unsigned i = 0; i < rounds; i++) {
-        pgs_series_add(&copies, copy_round(set, &copied));
-        pgs_series_add(&faults, round(set, &ours));
+        copy_round(set, &copied, &copies);
+        round(set, &ours, &faults);
     }
     figure.value = pgs_series_median(&faults);
     figure.yardstick_value = pgs_series_median(&copies);

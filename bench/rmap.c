@@ -80,19 +80,21 @@ static void restore(struct side *side, const uint32_t *pages, bool overwritten)
         pgshare_mock_poll(p->rig.machine);
 }
 
-static double turn(struct side *side, bool overwrite)
+/* Samples are nanoseconds per page. */
+static void turn(struct side *side, bool overwrite, struct pgs_series *samples)
 {
     uint32_t pages[BATCH];
-    uint64_t time = 0;
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
+        uint64_t time;
+
         for (uint32_t k = 0; k < BATCH; k++)
             pages[k] = next(side);
-        time += overwrite ? overwrite_batch(side, pages)
-                          : unshare_batch(side, pages);
+        time = overwrite ? overwrite_batch(side, pages)
+                         : unshare_batch(side, pages);
+        pgs_series_add(samples, (double)time / BATCH);
         restore(side, pages, overwrite);
     }
-    return (double)time / ROUND;
 }
 
 static void measure(struct pgs_bench *bench, struct side *one,
@@ -116,11 +118,9 @@ static void measure(struct pgs_bench *bench, struct side *one,
              "the same of %u frames with 2 mappings each", mappings / 2);
     if (!pgs_bench_wants(bench, figure.metric))
         return;
-    turn(one, overwrite);
-    turn(many, overwrite);
     for (unsigned i = 0; i < rounds; i++) {
-        pgs_series_add(&theirs, turn(many, overwrite));
-        pgs_series_add(&ours, turn(one, overwrite));
+        turn(many, overwrite, &theirs);
+        turn(one, overwrite, &ours);
     }
     figure.value = pgs_series_median(&ours);
     figure.yardstick_value = pgs_series_median(&theirs);

@@ -22,7 +22,8 @@
 #define PAGES_SMALL 65536u /* of each guest */
 #define PAGES_LARGE 16777216u
 #define PAGES_LARGE_QUICK 262144u
-#define OPS 2048u          /* timed in one turn */
+#define OPS 2048u          /* timed in one turn … */
+#define SAMPLE 256u        /* … in parts of so many */
 #define WARM 256u          /* before, not timed */
 #define TRAFFIC 400000u
 #define TOTAL (OPS + WARM)
@@ -231,35 +232,44 @@ static const struct {
     [HINT] = { "hint a block that another page has, and share", hint },
 };
 
-/* Nanoseconds of one operation. */
-static double turn(struct scene *scene, struct world *world, enum part part)
+static void run_some(struct world *world, enum part part, uint32_t first,
+                     uint32_t n)
 {
-    uint64_t begin;
+    for (uint32_t i = first; i < first + n; i++)
+        parts[part].run(world, i);
+    if (part == HINT)
+        settle(world);
+}
 
+/* Samples are nanoseconds of one operation. */
+
+static void turn(struct scene *scene, struct world *world, enum part part,
+                 struct pgs_series *samples)
+{
     if (part == HINT)
         hint_sources(world);
     empty_caches(scene);
     make_traffic(world, &scene->bench->seed);
-    for (uint32_t i = 0; i < WARM; i++)
-        parts[part].run(world, i);
-    if (part == HINT)
-        settle(world);
-    begin = pgs_bench_now();
-    for (uint32_t i = WARM; i < TOTAL; i++)
-        parts[part].run(world, i);
-    if (part == HINT)
-        settle(world);
-    return (double)(pgs_bench_now() - begin) / OPS;
+    run_some(world, part, 0, WARM);
+    for (uint32_t i = WARM; i < TOTAL; i += SAMPLE) {
+        uint64_t begin = pgs_bench_now();
+
+        run_some(world, part, i, SAMPLE);
+        pgs_series_add(samples, (double)(pgs_bench_now() - begin) / SAMPLE);
+    }
 }
 
-static double read_turn(struct scene *scene, struct world *world)
+static void read_turn(struct scene *scene, struct world *world,
+                      struct pgs_series *samples)
 {
     uint64_t *seed = &scene->bench->seed;
     size_t bytes = GUESTS * world->pages * sizeof(*scene->table);
 
     empty_caches(scene);
     pgs_bench_random_reads(seed, scene->table, bytes, TRAFFIC);
-    return pgs_bench_random_reads(seed, scene->table, bytes, TRAFFIC);
+    for (uint32_t i = 0; i < OPS; i += SAMPLE)
+        pgs_series_add(samples, pgs_bench_random_reads(seed, scene->table,
+                                                       bytes, SAMPLE));
 }
 
 static void report(struct scene *scene, const char *metric,
@@ -299,13 +309,12 @@ static void measure(struct scene *scene)
 
         choose(world, &bench->seed);
         for (unsigned part = 0; part < N_PARTS; part++) {
-            pgs_series_add(&series[part][i % 2],
-                           turn(scene, world, (enum part)part));
+            turn(scene, world, (enum part)part, &series[part][i % 2]);
             if (part == FAULT) /* the sources are still frames */
                 unshare(world);
         }
         unshare(world);
-        pgs_series_add(&reads[i % 2], read_turn(scene, world));
+        read_turn(scene, world, &reads[i % 2]);
     }
     for (unsigned part = 0; part < N_PARTS; part++)
         if (pgs_bench_wants(bench, parts[part].metric))

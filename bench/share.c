@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-#define ROUND 4096u
+#define ROUND 4096u /* pages timed in one turn … */
+#define SAMPLE 512u /* … in parts of so many */
 #define ROUNDS 75u
 
 struct set {
@@ -50,36 +51,42 @@ static void share_by_tickets(struct set *set, uint64_t gfn, uint32_t count)
     pgs_bench_check(r, "marking and sharing");
 }
 
-static double share_round(struct set *set, uint32_t at, uint32_t extent,
-                          bool tickets)
-{
-    uint64_t begin = pgs_bench_now();
-    uint64_t time;
+/* Samples are nanoseconds per page. */
 
-    for (uint32_t i = 0; i < ROUND; i += extent) {
-        if (tickets)
-            share_by_tickets(set, at + i, extent);
-        else
-            pgs_rig_share(&set->rig, &set->source, at + i, &set->client,
-                          at + i, extent);
+static void share_round(struct set *set, uint32_t at, uint32_t extent,
+                        bool tickets, struct pgs_series *samples)
+{
+    for (uint32_t part = at; part < at + ROUND; part += SAMPLE) {
+        uint64_t begin = pgs_bench_now();
+
+        for (uint32_t gfn = part; gfn < part + SAMPLE; gfn += extent) {
+            if (tickets)
+                share_by_tickets(set, gfn, extent);
+            else
+                pgs_rig_share(&set->rig, &set->source, gfn, &set->client, gfn,
+                              extent);
+        }
+        pgs_series_add(samples, (double)(pgs_bench_now() - begin) / SAMPLE);
     }
-    time = pgs_bench_now() - begin;
     pgs_rig_unshare(&set->rig, &set->client, at, ROUND);
     pgs_rig_unshare(&set->rig, &set->source, at, ROUND);
-    return (double)time / ROUND;
 }
 
-static double memcmp_round(struct set *set, uint32_t at)
+static void memcmp_round(struct set *set, uint32_t at,
+                         struct pgs_series *samples)
 {
     size_t size = pgs_bench_page_size();
-    uint64_t begin = pgs_bench_now();
-    uint64_t different = 0;
 
-    for (uint32_t i = at; i < at + ROUND; i++)
-        different += memcmp(set->left + i * size, set->right + i * size,
-                            size) != 0;
-    pgs_bench_use(different);
-    return (double)(pgs_bench_now() - begin) / ROUND;
+    for (uint32_t part = at; part < at + ROUND; part += SAMPLE) {
+        uint64_t begin = pgs_bench_now();
+        uint64_t different = 0;
+
+        for (uint32_t i = part; i < part + SAMPLE; i++)
+            different += memcmp(set->left + i * size, set->right + i * size,
+                                size) != 0;
+        pgs_bench_use(different);
+        pgs_series_add(samples, (double)(pgs_bench_now() - begin) / SAMPLE);
+    }
 }
 
 static void measure(struct pgs_bench *bench, struct set *set, uint32_t extent,
@@ -103,8 +110,8 @@ static void measure(struct pgs_bench *bench, struct set *set, uint32_t extent,
     for (unsigned i = 0; i < rounds; i++) {
         uint32_t at = i * ROUND % set->pages;
 
-        pgs_series_add(&compares, memcmp_round(set, at));
-        pgs_series_add(&shares, share_round(set, at, extent, tickets));
+        memcmp_round(set, at, &compares);
+        share_round(set, at, extent, tickets, &shares);
     }
     figure.value = pgs_series_median(&shares);
     figure.yardstick_value = pgs_series_median(&compares);

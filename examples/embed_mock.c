@@ -21,7 +21,7 @@ static void check(int error)
 
 static uint64_t saved(struct pgshare_host *host)
 {
-    struct pgshare_host_stats stats = {.size = sizeof(stats)};
+    struct pgshare_host_stats stats = { .size = sizeof(stats) };
 
     check(pgshare_host_stats(host, &stats));
     return stats.saved;
@@ -31,8 +31,9 @@ int main(void)
 {
     static const char image[8 * 4096] = "a kernel, a libc, and so on";
     struct pgshare_mock_disk_options base = {
-        .size = sizeof(base), .blocks = 8, .bytes = image, .len = sizeof(image)};
-    struct pgshare_audit audit = {.size = sizeof(audit)};
+        .size = sizeof(base), .blocks = 8, .bytes = image, .len = sizeof(image)
+    };
+    struct pgshare_audit audit = { .size = sizeof(audit) };
     struct pgshare_mock_domain *guests[2];
     struct pgshare_mock_machine *machine;
     struct pgshare_mock_disk *disk;

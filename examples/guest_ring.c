@@ -75,10 +75,9 @@ int main(void)
         check(pgshare_mock_join(guests[i], host, group));
         dom[i] = pgshare_mock_handle(guests[i]);
         for (uint64_t gfn = 0; gfn < MEMORY; gfn++) /* 16 pages are equal */
-            check(pgshare_mock_write(guests[i], gfn, 0,
-                                     &(uint64_t){ gfn + 1 +
-                                         (gfn < 16 ? 0 : 1000u * (i + 1u)) },
-                                     8));
+            check(pgshare_mock_write(
+                guests[i], gfn, 0,
+                &(uint64_t){ gfn + 1 + (gfn < 16 ? 0 : 1000u * (i + 1u)) }, 8));
     }
     check(pgshare_host_pass(host, 0));
     check(pgshare_host_settle(host, PGSHARE_FOREVER));

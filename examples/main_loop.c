@@ -67,8 +67,9 @@ static int wait_ms(uint64_t deadline_ns)
 static void turn(int epoll, int wake_fd)
 {
     int fds[MAX_FDS];
-    struct pgshare_poll poll = {
-        .size = sizeof(poll), .fds = fds, .max_fds = MAX_FDS };
+    struct pgshare_poll poll = { .size = sizeof(poll),
+                                 .fds = fds,
+                                 .max_fds = MAX_FDS };
     struct epoll_event events[MAX_FDS + 1];
     eventfd_t ignored;
     int n;
@@ -112,13 +113,16 @@ int main(void)
     int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = { .events = EPOLLIN, .data.fd = wake_fd };
-    struct pgshare_platform platform = {
-        .size = sizeof(platform), .ctx = &wake_fd, .wake = wake };
-    struct pgshare_host_options options = {
-        .size = sizeof(options), .platform = &platform };
+    struct pgshare_platform platform = { .size = sizeof(platform),
+                                         .ctx = &wake_fd,
+                                         .wake = wake };
+    struct pgshare_host_options options = { .size = sizeof(options),
+                                            .platform = &platform };
     static unsigned char image[BLOCKS * 4096];
     struct pgshare_mock_disk_options base = { .size = sizeof(base),
-        .blocks = BLOCKS, .bytes = image, .len = sizeof(image) };
+                                              .blocks = BLOCKS,
+                                              .bytes = image,
+                                              .len = sizeof(image) };
     struct pgshare_mock_machine *machine;
     pthread_t threads[GUESTS];
     uint64_t group, stop;

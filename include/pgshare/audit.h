@@ -26,7 +26,10 @@ enum pgshare_invariant {
     PGSHARE_INVARIANT_BACKEND      /**< the backend's view against core's */
 };
 
-/** @struct pgshare_finding  One violated invariant. */
+/**
+ * @struct pgshare_finding
+ * One violated invariant.
+ */
 struct pgshare_finding {
     size_t size;
     uint32_t invariant; /**< enum pgshare_invariant */
@@ -34,27 +37,33 @@ struct pgshare_finding {
     uint64_t dom;       /**< or 0 */
     uint64_t gfn;       /**< or PGSHARE_GFN_NONE */
     uint64_t frame;     /**< or 0 */
-    uint64_t expected;
-    uint64_t found;
+    uint64_t expected;  /**< what should be, in the invariant's own terms */
+    uint64_t found;     /**< what is */
 };
 
 /** Ask the backend too (slower; pages in flight are left out). */
 #define PGSHARE_AUDIT_BACKEND (1u << 0)
 
-/** @struct pgshare_audit_options */
+/**
+ * @struct pgshare_audit_options
+ * What to audit, and whom to tell.
+ */
 struct pgshare_audit_options {
     size_t size;
-    uint32_t flags;
+    uint32_t flags; /**< PGSHARE_AUDIT_BACKEND */
     uint32_t reserved;
     /** Called for each finding, without a lock held; may be NULL. */
     void (*finding)(void *ctx, const struct pgshare_finding *finding);
-    void *ctx;
+    void *ctx; /**< for `finding` */
 };
 
-/** @struct pgshare_audit  The verdict. */
+/**
+ * @struct pgshare_audit
+ * The verdict.
+ */
 struct pgshare_audit {
     size_t size;
-    uint64_t violations;
+    uint64_t violations; /**< findings */
     uint64_t gfns;     /**< entries looked at */
     uint64_t mappings; /**< rmap entries looked at */
     uint64_t frames;   /**< frames looked at */

@@ -23,11 +23,12 @@
 
 /** The header's version; compare with pgshare_version(). @since 0.1 */
 #define PGSHARE_VERSION_MAJOR 0
-#define PGSHARE_VERSION_MINOR 1
-#define PGSHARE_VERSION_PATCH 0
+#define PGSHARE_VERSION_MINOR 1 /**< see _MAJOR */
+#define PGSHARE_VERSION_PATCH 0 /**< see _MAJOR */
 
-/** Size of a page, which is the unit of sharing, in bytes. */
+/** Size of a page, as a power of two. */
 #define PGSHARE_PAGE_SHIFT 12
+/** Size of a page, which is the unit of sharing, in bytes. */
 #define PGSHARE_PAGE_SIZE ((size_t)1 << PGSHARE_PAGE_SHIFT)
 
 /** "No GFN", where a call takes an optional one. */

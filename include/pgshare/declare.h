@@ -92,7 +92,10 @@ PGSHARE_EXPORT int pgshare_declare_withdraw(struct pgshare_host *host,
                                             uint64_t count,
                                             struct pgshare_call *call);
 
-/** @struct pgshare_never_share  What is still shared, and why. */
+/**
+ * @struct pgshare_never_share
+ * What is still shared, and why.
+ */
 struct pgshare_never_share {
     size_t size;
     uint64_t shared;    /**< pages with a frame; being undone by the runner */

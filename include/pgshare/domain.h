@@ -19,7 +19,10 @@ PGSHARE_BEGIN_DECLS
 /** Pages tracked by one host at the most (16 TiB), in units of 65536. */
 #define PGSHARE_TRACKED_MAX ((uint64_t)1 << 32)
 
-/** @struct pgshare_domain_options */
+/**
+ * @struct pgshare_domain_options
+ * A domain as it is added.
+ */
 struct pgshare_domain_options {
     size_t size;
     uint32_t domid;      /**< the hypervisor's or the embedder's number */
@@ -30,14 +33,17 @@ struct pgshare_domain_options {
     void *attach;        /**< what the backend wants to know of the domain */
 };
 
-/** @struct pgshare_domain_info */
+/**
+ * @struct pgshare_domain_info
+ * What a domain was added with.
+ */
 struct pgshare_domain_info {
     size_t size;
-    uint32_t domid;
+    uint32_t domid;      /**< as added */
     uint32_t suspended;  /**< 1 between suspend and resume */
-    uint64_t generation;
-    uint64_t gfns;
-    uint64_t group;
+    uint64_t generation; /**< as added */
+    uint64_t gfns;       /**< as added */
+    uint64_t group;      /**< that it is in; its own one has a number, too */
 };
 
 /**
@@ -106,7 +112,10 @@ PGSHARE_EXPORT int pgshare_domain_ram_remove(struct pgshare_host *host,
                                              uint64_t count,
                                              struct pgshare_call *call);
 
-/** @struct pgshare_unshare_progress */
+/**
+ * @struct pgshare_unshare_progress
+ * How far it got.
+ */
 struct pgshare_unshare_progress {
     size_t size;
     uint64_t next;    /**< GFN to go on with; the range's end when finished */

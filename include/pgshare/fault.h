@@ -32,7 +32,10 @@ enum pgshare_payer {
     PGSHARE_PAID_SERVICE      /**< of its service account */
 };
 
-/** @struct pgshare_fault  The answer. */
+/**
+ * @struct pgshare_fault
+ * The answer.
+ */
 struct pgshare_fault {
     size_t size;
     uint32_t outcome; /**< enum pgshare_fault_outcome */

@@ -10,7 +10,10 @@
 
 PGSHARE_BEGIN_DECLS
 
-/** @struct pgshare_fork_info  What a fork did. */
+/**
+ * @struct pgshare_fork_info
+ * What a fork did.
+ */
 struct pgshare_fork_info {
     size_t size;
     uint64_t shared;  /**< pages that the child maps from the stub */
@@ -22,7 +25,10 @@ struct pgshare_fork_info {
  * machine then answers ::PGSHARE_ERR_NOFRAME. */
 #define PGSHARE_FORK_UNSECURED (1u << 0)
 
-/** @struct pgshare_fork_options */
+/**
+ * @struct pgshare_fork_options
+ * How to fork.
+ */
 struct pgshare_fork_options {
     size_t size;
     uint32_t flags; /**< PGSHARE_FORK_UNSECURED */

@@ -81,7 +81,10 @@ enum pgshare_gfn_flag {
     PGSHARE_GFN_BONUS = 1 << 9        /**< granted by a bonus claim */
 };
 
-/** @struct pgshare_gfn_info */
+/**
+ * @struct pgshare_gfn_info
+ * What one GFN is.
+ */
 struct pgshare_gfn_info {
     size_t size;
     uint32_t state;   /**< enum pgshare_gfn_state */

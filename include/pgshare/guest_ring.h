@@ -19,11 +19,13 @@
 
 #include <stdint.h>
 
-/** "pgsr", and the layout's version. */
+/** "pgsr" */
 #define PGSHARE_GUEST_RING_MAGIC 0x72736770u
+/** The layout's version. */
 #define PGSHARE_GUEST_RING_VERSION 1u
-/** Entries of each ring. */
+/** Entries of the ring of requests. */
 #define PGSHARE_GUEST_RING_REQUESTS 64u
+/** Entries of the ring of answers. */
 #define PGSHARE_GUEST_RING_ANSWERS 128u
 
 /** What a guest can ask for, each for a run of pages. */
@@ -38,7 +40,7 @@ enum pgshare_guest_ring_op {
 
 /** Guest to host. */
 struct pgshare_guest_ring_request {
-    uint64_t gfn;
+    uint64_t gfn;   /**< the first page */
     uint32_t count; /**< 1 … 65536 pages; a withdrawal: 1 */
     uint16_t op;    /**< enum pgshare_guest_ring_op */
     uint16_t id;    /**< the guest's own, comes back in the answer */
@@ -49,8 +51,8 @@ struct pgshare_guest_ring_answer {
     uint64_t gfn;   /**< the request's; with an error, of the page where it
                      *   ended: those before it are done */
     int32_t result; /**< 0 or enum pgshare_error; see pgshare/declare.h */
-    uint16_t op;
-    uint16_t id;
+    uint16_t op; /**< the request's, or RECLAIMED */
+    uint16_t id; /**< the request's */
 };
 
 /** The page. Each side writes its own line and its own entries only. */
@@ -67,7 +69,9 @@ struct pgshare_guest_ring {
                             *   withdrawal tells for each page */
     uint32_t pad2[13];
     uint32_t pad3[16];
+    /** Written by the guest. */
     struct pgshare_guest_ring_request requests[PGSHARE_GUEST_RING_REQUESTS];
+    /** Written by the host. */
     struct pgshare_guest_ring_answer answers[PGSHARE_GUEST_RING_ANSWERS];
 };
 

@@ -69,14 +69,17 @@ enum pgshare_report_kind {
     PGSHARE_REPORT_DOMAIN_REMOVED
 };
 
-/** @struct pgshare_report  Something that a domain's owner should know. */
+/**
+ * @struct pgshare_report
+ * Something that a domain's owner should know.
+ */
 struct pgshare_report {
     size_t size;
     uint32_t kind; /**< enum pgshare_report_kind */
     int32_t error; /**< why, or 0 */
-    uint64_t dom;
-    uint64_t gfn;
-    uint64_t count;
+    uint64_t dom;   /**< the domain */
+    uint64_t gfn;   /**< first page that it is about */
+    uint64_t count; /**< pages that it is about */
 };
 
 /** The host keeps a frame for every one that CoW can still demand. */
@@ -95,7 +98,9 @@ struct pgshare_host_options {
     const struct pgshare_allocator *allocator;
     /** Clock, randomness, pressure, log [the process's own]. */
     const struct pgshare_platform *platform;
+    /** Told how calls end that could not wait; may be NULL. */
     void (*outcome)(void *ctx, const struct pgshare_outcome *outcome);
+    /** Told what a domain's owner should know; may be NULL. */
     void (*report)(void *ctx, const struct pgshare_report *report);
     void *ctx; /**< for the two callbacks */
     /** Frames to take from the machine at once and hold [0]. */
@@ -123,14 +128,20 @@ struct pgshare_host_options {
     uint32_t reserved;
 };
 
-/** @struct pgshare_budget  How much one pgshare_host_run() may do. */
+/**
+ * @struct pgshare_budget
+ * How much one pgshare_host_run() may do.
+ */
 struct pgshare_budget {
     size_t size;
     uint64_t time_ns; /**< [1 ms] */
     uint64_t pages;   /**< pages to be looked at or shared [4096] */
 };
 
-/** @struct pgshare_progress  What one pgshare_host_run() did. */
+/**
+ * @struct pgshare_progress
+ * What one pgshare_host_run() did.
+ */
 struct pgshare_progress {
     size_t size;
     uint64_t hints;    /**< hints taken from the queue */
@@ -143,7 +154,10 @@ struct pgshare_progress {
     uint32_t reserved;
 };
 
-/** @struct pgshare_poll  What to wait for between two runs. */
+/**
+ * @struct pgshare_poll
+ * What to wait for between two runs.
+ */
 struct pgshare_poll {
     size_t size;
     uint32_t n_fds; /**< descriptors written to `fds` */

@@ -32,10 +32,13 @@ struct pgshare_jemalloc;
 /** Freed memory goes back to the system at once. */
 #define PGSHARE_JEMALLOC_DECAY_NONE UINT64_MAX
 
-/** @struct pgshare_jemalloc_options  Zero means the default in brackets. */
+/**
+ * @struct pgshare_jemalloc_options
+ * Zero means the default in brackets.
+ */
 struct pgshare_jemalloc_options {
     size_t size;
-    uint32_t flags;    /**< none yet */
+    uint32_t flags; /**< none yet */
     uint32_t reserved;
     /** How long freed memory is kept for the next use, in milliseconds;
      * ::PGSHARE_JEMALLOC_DECAY_NONE [what jemalloc is configured for]. */
@@ -60,9 +63,9 @@ struct pgshare_jemalloc_info {
  * (no memory, or all of jemalloc's arenas are taken).
  * @threadsafety Any thread. @since 0.1
  */
-PGSHARE_EXPORT int
-pgshare_jemalloc_new(const struct pgshare_jemalloc_options *options,
-                     struct pgshare_jemalloc **ret_arena);
+PGSHARE_EXPORT int pgshare_jemalloc_new(
+    const struct pgshare_jemalloc_options *options,
+    struct pgshare_jemalloc **ret_arena);
 
 /**
  * Destroys an arena with every block in it. Whatever used it must be gone.
@@ -70,8 +73,8 @@ pgshare_jemalloc_new(const struct pgshare_jemalloc_options *options,
  * @return NULL.
  * @threadsafety No other call on the arena may be under way. @since 0.1
  */
-PGSHARE_EXPORT struct pgshare_jemalloc *
-pgshare_jemalloc_free(struct pgshare_jemalloc *arena);
+PGSHARE_EXPORT struct pgshare_jemalloc *pgshare_jemalloc_free(
+    struct pgshare_jemalloc *arena);
 
 /**
  * The arena as an allocator, for pgshare_host_options::allocator.
@@ -79,8 +82,8 @@ pgshare_jemalloc_free(struct pgshare_jemalloc *arena);
  * @return lives as long as the arena; its functions may be called from any
  * thread. @since 0.1
  */
-PGSHARE_EXPORT const struct pgshare_allocator *
-pgshare_jemalloc_allocator(const struct pgshare_jemalloc *arena);
+PGSHARE_EXPORT const struct pgshare_allocator *pgshare_jemalloc_allocator(
+    const struct pgshare_jemalloc *arena);
 
 /**
  * Tells how much memory the arena is.
@@ -89,9 +92,9 @@ pgshare_jemalloc_allocator(const struct pgshare_jemalloc *arena);
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI.
  * @threadsafety Any thread. @since 0.1
  */
-PGSHARE_EXPORT int
-pgshare_jemalloc_info(const struct pgshare_jemalloc *arena,
-                      struct pgshare_jemalloc_info *ret_info);
+PGSHARE_EXPORT int pgshare_jemalloc_info(
+    const struct pgshare_jemalloc *arena,
+    struct pgshare_jemalloc_info *ret_info);
 
 PGSHARE_END_DECLS
 

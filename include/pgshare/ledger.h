@@ -23,7 +23,10 @@ PGSHARE_BEGIN_DECLS
 /** One page in the fixed point of entitlements. */
 #define PGSHARE_ENTITLEMENT_ONE ((uint64_t)1 << 32)
 
-/** @struct pgshare_account  A domain's side of the ledger. */
+/**
+ * @struct pgshare_account
+ * A domain's side of the ledger.
+ */
 struct pgshare_account {
     size_t size;
     uint64_t entitlement; /**< in 1/PGSHARE_ENTITLEMENT_ONE page, rounded down

@@ -110,7 +110,7 @@ struct pgshare_mock_options {
     uint64_t page_cost_ns;   /**< likewise [0] */
     uint64_t mappings_max;   /**< likewise [0] */
     uint64_t sharers_max;    /**< likewise [0] */
-    struct pgshare_mock_chaos chaos;
+    struct pgshare_mock_chaos chaos; /**< [none] */
     /** Told of each violation, in the thread that found it. Must not call the
      * machine. */
     void (*violation)(void *ctx, const char *text);
@@ -125,11 +125,14 @@ struct pgshare_mock_options {
     void *ctx; /**< for both */
 };
 
-/** @struct pgshare_mock_info  Counters and the state of the memory. */
+/**
+ * @struct pgshare_mock_info
+ * Counters and the state of the memory.
+ */
 struct pgshare_mock_info {
     size_t size;
     /* frames = free + reserve + private_ + cow + orphans */
-    uint64_t frames;
+    uint64_t frames;   /**< of the whole machine */
     uint64_t free;     /**< the machine's free pool */
     uint64_t reserve;  /**< held for the host */
     uint64_t private_; /**< pages of the guests' own, sparse ones included */
@@ -141,7 +144,7 @@ struct pgshare_mock_info {
     uint64_t unharvested; /**< breaks that were not told yet */
     uint64_t now_ns;   /**< the virtual clock */
     /* ever since */
-    uint64_t polls;
+    uint64_t polls;      /**< of the host, or by pgshare_mock_poll() */
     uint64_t ops;        /**< operations done (about, with several threads) */
     uint64_t faults;     /**< guest writes that trapped */
     uint64_t breaks;     /**< resolved by the machine itself */
@@ -149,7 +152,7 @@ struct pgshare_mock_info {
     uint64_t retries;    /**< writes parked or repeated */
     uint64_t dropped;    /**< writes to read-only memory, not done */
     uint64_t killed;     /**< writes given up: no memory was to be had */
-    uint64_t demands;    /**< pgshare_event_demand() raised */
+    uint64_t demands;    /**< pgshare_sink::demand raised */
     uint64_t hooks;      /**< guest actions that the scheduler placed */
     uint64_t lost;       /**< completions never sent */
     uint64_t doubled;    /**< completions sent twice */
@@ -269,7 +272,10 @@ enum pgshare_mock_domain_flag {
     PGSHARE_MOCK_ENLIGHTENED = 1 << 2
 };
 
-/** @struct pgshare_mock_domain_options */
+/**
+ * @struct pgshare_mock_domain_options
+ * How to make a guest. Zero means the default in brackets.
+ */
 struct pgshare_mock_domain_options {
     size_t size;
     uint32_t flags; /**< enum pgshare_mock_domain_flag */
@@ -278,7 +284,7 @@ struct pgshare_mock_domain_options {
     /** Content of a sparse page [a page that differs from all others]. Must
      * always give the same; any thread. */
     void (*content)(void *ctx, uint32_t domid, uint64_t gfn, void *ret_page);
-    void *ctx;
+    void *ctx; /**< for `content` */
 };
 
 /**
@@ -314,7 +320,7 @@ PGSHARE_EXPORT int pgshare_mock_join(struct pgshare_mock_domain *domain,
  * @since 0.1 */
 PGSHARE_EXPORT int pgshare_mock_leave(struct pgshare_mock_domain *domain);
 
-/** The guest dies where it stands: ::pgshare_event_gone, and its operations
+/** The guest dies where it stands: pgshare_sink::gone, and its operations
  * answer ::PGSHARE_ERR_GONE. @since 0.1 */
 PGSHARE_EXPORT void pgshare_mock_kill(struct pgshare_mock_domain *domain);
 
@@ -345,7 +351,7 @@ PGSHARE_EXPORT int pgshare_mock_depopulate(struct pgshare_mock_domain *domain,
 
 /**
  * The guest drops pages without asking anybody (free page reporting): they
- * become zero, or holes, and ::pgshare_event_discarded is raised. Pages that
+ * become zero, or holes, and pgshare_sink::discarded is raised. Pages that
  * the library must resolve (shared ones, under ::PGSHARE_MOCK_PLAIN) are left
  * alone.
  * @return 0, ::PGSHARE_ERR_RANGE. @since 0.1
@@ -363,7 +369,10 @@ enum pgshare_mock_state {
     PGSHARE_MOCK_ZERO       /**< a mapping of the zero frame */
 };
 
-/** @struct pgshare_mock_page */
+/**
+ * @struct pgshare_mock_page
+ * What a page is to the machine.
+ */
 struct pgshare_mock_page {
     size_t size;
     uint32_t state;    /**< enum pgshare_mock_state */
@@ -456,13 +465,16 @@ enum pgshare_mock_dma_flag {
     PGSHARE_MOCK_DMA_UNPINNED = 1 << 1
 };
 
-/** @struct pgshare_mock_dma  A transfer under way. Members are private. */
+/**
+ * @struct pgshare_mock_dma
+ * A transfer under way. Members are private.
+ */
 struct pgshare_mock_dma {
-    struct pgshare_mock_domain *domain;
-    uint64_t gfn;
-    uint32_t count;
-    uint32_t flags;
-    uint32_t frames[64];
+    struct pgshare_mock_domain *domain; /**< private, like the others */
+    uint64_t gfn;        /**< private */
+    uint32_t count;      /**< private */
+    uint32_t flags;      /**< private */
+    uint32_t frames[64]; /**< private */
 };
 
 /** Pages of one transfer. */
@@ -492,14 +504,17 @@ PGSHARE_EXPORT int pgshare_mock_dma_write(struct pgshare_mock_dma *dma,
 /** Ends a transfer. @since 0.1 */
 PGSHARE_EXPORT void pgshare_mock_dma_end(struct pgshare_mock_dma *dma);
 
-/** @struct pgshare_mock_hold  A reader of a page. */
+/**
+ * @struct pgshare_mock_hold
+ * A reader of a page.
+ */
 struct pgshare_mock_hold {
     const void *bytes; /**< the page; changes under it are violations */
     struct pgshare_mock_domain *domain; /**< private from here on */
-    uint64_t gfn;
-    uint64_t sum;
-    uint32_t frame;
-    uint32_t version;
+    uint64_t gfn;     /**< private */
+    uint64_t sum;     /**< private */
+    uint32_t frame;   /**< private */
+    uint32_t version; /**< private */
 };
 
 /**
@@ -526,9 +541,10 @@ struct pgshare_mock_disk_options {
     const void *bytes; /**< borrowed as long as the disk lives */
     uint64_t len;      /**< of `bytes`; reads as zeroes behind */
     int fd;            /**< borrowed; with `use_fd`; reads as zeroes behind */
-    uint32_t use_fd;
+    uint32_t use_fd;   /**< 1: the base image is `fd` */
+    /** Computes a block; must always give the same. */
     void (*content)(void *ctx, uint64_t block, void *ret_page);
-    void *ctx;
+    void *ctx;         /**< for `content` */
     uint64_t image;    /**< its name in hints [one of its own] */
 };
 
@@ -584,7 +600,10 @@ PGSHARE_EXPORT int pgshare_mock_block_peek(struct pgshare_mock_domain *domain,
  * @{
  */
 
-/** @struct pgshare_mock_kernel_options */
+/**
+ * @struct pgshare_mock_kernel_options
+ * What a guest kernel manages.
+ */
 struct pgshare_mock_kernel_options {
     size_t size;
     uint64_t first; /**< the GFNs that it manages … */
@@ -595,16 +614,19 @@ struct pgshare_mock_kernel_options {
     struct pgshare_guest_ring *ring;
 };
 
-/** @struct pgshare_mock_kernel_info */
+/**
+ * @struct pgshare_mock_kernel_info
+ * What a guest kernel has, and did.
+ */
 struct pgshare_mock_kernel_info {
     size_t size;
     uint64_t free;      /**< pages not in use */
     uint64_t cached;    /**< blocks in the page cache */
     uint64_t dirty;     /**< of these: changed */
     uint64_t volatile_; /**< of these: in the repayment FIFO */
-    uint64_t hits;
-    uint64_t misses;
-    uint64_t evicted;
+    uint64_t hits;      /**< blocks read that were cached */
+    uint64_t misses;    /**< blocks read from the disk */
+    uint64_t evicted;   /**< pages taken out of the cache */
     uint64_t pushed;    /**< pages put into the FIFO */
     uint64_t withdrawn; /**< taken out again */
     uint64_t reclaimed; /**< lost to it, and read from disk again */

@@ -48,15 +48,18 @@ PGSHARE_EXPORT int pgshare_unmark(struct pgshare_host *host, uint64_t dom,
 /** Mark both sides as part of the share; tickets must be NULL then. */
 #define PGSHARE_SHARE_MARK (1u << 0)
 
-/** @struct pgshare_share_request  An extent of the source and of the client. */
+/**
+ * @struct pgshare_share_request
+ * An extent of the source and of the client.
+ */
 struct pgshare_share_request {
     size_t size;
     uint32_t flags;         /**< PGSHARE_SHARE_MARK */
     uint32_t reserved;
-    uint64_t source_dom;
-    uint64_t source_gfn;
-    uint64_t client_dom;
-    uint64_t client_gfn;
+    uint64_t source_dom;    /**< whose pages stay, as frames */
+    uint64_t source_gfn;    /**< first of them */
+    uint64_t client_dom;    /**< whose pages are given up for them */
+    uint64_t client_gfn;    /**< first of them */
     uint64_t count;         /**< pages */
     const uint64_t *source_tickets; /**< `count` elements */
     const uint64_t *client_tickets; /**< `count` elements */
@@ -90,12 +93,15 @@ PGSHARE_EXPORT int pgshare_unshare(struct pgshare_host *host, uint64_t dom,
                                    uint64_t gfn, uint64_t count,
                                    struct pgshare_call *call);
 
-/** @struct pgshare_frame_info  One page that the cow domain owns. */
+/**
+ * @struct pgshare_frame_info
+ * One page that the cow domain owns.
+ */
 struct pgshare_frame_info {
     size_t size;
     uint64_t frame;    /**< the library's name of it; never 0 */
     uint64_t id;       /**< the backend's (MFN, share handle, pool offset) */
-    uint64_t ticket;
+    uint64_t ticket;   /**< never reused: tells apart frames of one name */
     uint64_t mappings; /**< GFNs that map it */
     uint64_t group;    /**< 0: the zero frame, common to all */
 };

@@ -29,11 +29,14 @@ enum pgshare_cause {
 /** Room in the arrays below for causes and outcomes to come. */
 #define PGSHARE_STATS_ROOM 16
 
-/** @struct pgshare_host_stats */
+/**
+ * @struct pgshare_host_stats
+ * Figures of a host.
+ */
 struct pgshare_host_stats {
     size_t size;
     /* as of now */
-    uint64_t domains;
+    uint64_t domains;      /**< that were added and not removed */
     uint64_t tracked;      /**< GFNs with memory */
     uint64_t private_;     /**< of these: private */
     uint64_t protected_;   /**< of these: marked */
@@ -66,22 +69,25 @@ struct pgshare_host_stats {
     uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];
 };
 
-/** @struct pgshare_domain_stats */
+/**
+ * @struct pgshare_domain_stats
+ * Figures of one domain.
+ */
 struct pgshare_domain_stats {
     size_t size;
-    uint64_t tracked;
-    uint64_t private_;
-    uint64_t protected_;
+    uint64_t tracked;    /**< GFNs with memory */
+    uint64_t private_;   /**< of these: private */
+    uint64_t protected_; /**< of these: marked */
     uint64_t shared;     /**< mappings of frames */
     uint64_t zero;       /**< of these: of the zero frame */
     uint64_t pss;        /**< proportional share of the frames that it maps, in
                           *   1/PGSHARE_ENTITLEMENT_ONE page */
     uint64_t held;       /**< GFNs held by gets */
     uint64_t never_share;/**< GFNs declared so */
-    uint64_t logically_free;
-    uint64_t fifo;
-    uint64_t claimed;
-    uint64_t faults[PGSHARE_STATS_ROOM];
+    uint64_t logically_free; /**< GFNs declared free */
+    uint64_t fifo;       /**< volatile pages */
+    uint64_t claimed;    /**< bonus pages */
+    uint64_t faults[PGSHARE_STATS_ROOM]; /**< by enum pgshare_fault_outcome */
     uint64_t made[PGSHARE_STATS_ROOM]; /**< mappings made, by cause */
     uint64_t broken;     /**< mappings lost by write faults and breaks */
 };

@@ -55,7 +55,7 @@ static void name_of(const struct pgshare_jemalloc *arena, const char *prefix,
 
 static int set_decay(const struct pgshare_jemalloc *arena, uint64_t decay_ms)
 {
-    const char *const suffixes[] = {"dirty_decay_ms", "muzzy_decay_ms"};
+    const char *const suffixes[] = { "dirty_decay_ms", "muzzy_decay_ms" };
     ssize_t value = decay_ms == PGSHARE_JEMALLOC_DECAY_NONE ? 0
                                                             : (ssize_t)decay_ms;
     char name[NAME_MAX_LEN];
@@ -148,8 +148,8 @@ struct pgshare_jemalloc *pgshare_jemalloc_free(struct pgshare_jemalloc *arena)
     return NULL;
 }
 
-const struct pgshare_allocator *
-pgshare_jemalloc_allocator(const struct pgshare_jemalloc *arena)
+const struct pgshare_allocator *pgshare_jemalloc_allocator(
+    const struct pgshare_jemalloc *arena)
 {
     return &arena->allocator;
 }
@@ -157,7 +157,7 @@ pgshare_jemalloc_allocator(const struct pgshare_jemalloc *arena)
 int pgshare_jemalloc_info(const struct pgshare_jemalloc *arena,
                           struct pgshare_jemalloc_info *ret_info)
 {
-    struct pgshare_jemalloc_info info = {0};
+    struct pgshare_jemalloc_info info = { 0 };
     uint64_t epoch = 1;
     size_t known;
 

@@ -9,8 +9,8 @@
 #include <pgshare/sys/allocator.h>
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define LARGE ((size_t)64 << 20)
 
@@ -32,8 +32,8 @@ START_TEST(test_blocks_are_as_asked_for)
     ck_assert_uint_eq(allocator->size, sizeof(*allocator));
     for (size_t align = 8; align <= 1 << 16; align *= 2)
         for (size_t bytes = 1; bytes <= 1 << 20; bytes = bytes * 3 + 1) {
-            unsigned char *block = allocator->alloc(
-                allocator->ctx, bytes, align, PGSHARE_ALLOC_ZERO);
+            unsigned char *block = allocator->alloc(allocator->ctx, bytes,
+                                                    align, PGSHARE_ALLOC_ZERO);
 
             ck_assert_ptr_nonnull(block);
             ck_assert_uint_eq((uintptr_t)block % align, 0);
@@ -207,8 +207,9 @@ START_TEST(test_host_lives_in_it)
     ck_assert_int_eq(pgshare_jemalloc_new(NULL, &arena), 0);
     options.allocator = pgshare_jemalloc_allocator(arena);
     ck_assert_int_eq(pgshare_mock_machine_new(NULL, &machine), 0);
-    ck_assert_int_eq(
-        pgshare_host_new(pgshare_mock_backend(machine), &options, &host), 0);
+    ck_assert_int_eq(pgshare_host_new(pgshare_mock_backend(machine), &options,
+                                      &host),
+                     0);
     ck_assert_int_eq(pgshare_mock_domain_new(machine, 256, NULL, &domain), 0);
     ck_assert_int_eq(pgshare_mock_populate(domain, 0, 256), 0);
     ck_assert_int_eq(pgshare_mock_join(domain, host, 0), 0);

@@ -23,7 +23,7 @@ PGSHARE_BEGIN_DECLS
  */
 struct pgshare_allocator {
     size_t size;
-    void *ctx;
+    void *ctx; /**< first argument of both */
     /** `bytes` > 0; `align` a power of two ≥ 8. NULL: no memory. */
     void *(*alloc)(void *ctx, size_t bytes, size_t align, uint32_t flags);
     /** `ptr` not NULL, `bytes` as allocated. */

@@ -159,25 +159,31 @@ enum pgshare_op_flag {
     PGSHARE_OP_OFF = 1 << 5     /**< the reverse */
 };
 
-/** @struct pgshare_op  One operation on one extent. */
+/**
+ * @struct pgshare_op
+ * One operation on one extent.
+ */
 struct pgshare_op {
-    uint64_t token;
+    uint64_t token; /**< comes back in the completion */
     uint32_t kind;  /**< enum pgshare_op_kind */
     uint32_t flags; /**< enum pgshare_op_flag */
     void *domain;   /**< the backend's cookie, NULL for frame operations */
-    uint64_t gfn;
+    uint64_t gfn;   /**< the first page */
     uint32_t count; /**< 1 … PGSHARE_EXTENT_MAX */
     uint32_t reserved;
-    void *peer;
-    uint64_t peer_gfn;
-    uint64_t arg;
+    void *peer;     /**< cookie of the other domain, where there is one */
+    uint64_t peer_gfn; /**< its first page */
+    uint64_t arg;   /**< see enum pgshare_op_kind */
     const uint64_t *ids;     /**< `count` frames, or NULL */
     const uint64_t *own_ids; /**< `count` answers of PROTECT, or NULL */
 };
 
-/** @struct pgshare_completion  The answer to (a part of) an operation. */
+/**
+ * @struct pgshare_completion
+ * The answer to (a part of) an operation.
+ */
 struct pgshare_completion {
-    uint64_t token;
+    uint64_t token;        /**< of the operation */
     uint32_t first;        /**< the first page that this answer speaks of */
     uint32_t count;        /**< pages it speaks of */
     int32_t result;        /**< 0, or an error of all these pages */
@@ -205,7 +211,10 @@ enum pgshare_cap {
     PGSHARE_CAP_NO_REMAP = 1 << 5
 };
 
-/** @struct pgshare_backend_info  What a backend is like. */
+/**
+ * @struct pgshare_backend_info
+ * What a backend is like.
+ */
 struct pgshare_backend_info {
     size_t size;
     uint32_t caps;        /**< enum pgshare_cap, of all domains */
@@ -217,7 +226,10 @@ struct pgshare_backend_info {
     uint64_t sharers_max;     /**< mappings of a frame at most, 0: no limit */
 };
 
-/** @struct pgshare_domain_attach  What a backend says of a domain. */
+/**
+ * @struct pgshare_domain_attach
+ * What a backend says of a domain.
+ */
 struct pgshare_domain_attach {
     size_t size;
     void *cookie;  /**< comes back as pgshare_op::domain */
@@ -273,7 +285,7 @@ struct pgshare_backend_ops {
     size_t size;
     uint32_t version; /**< PGSHARE_BACKEND_VERSION */
     uint32_t reserved;
-    const char *name;
+    const char *name; /**< for logs and traces */
 
     /** A host takes the backend into use. Events may come from now on, through
      * `sink`, which is valid until detach() has returned. A decorator hands a
@@ -313,7 +325,7 @@ struct pgshare_backend_ops {
  * Implementors embed this as the first member of their own struct.
  */
 struct pgshare_backend {
-    const struct pgshare_backend_ops *ops;
+    const struct pgshare_backend_ops *ops; /**< set by its maker, for good */
 };
 
 PGSHARE_END_DECLS

@@ -40,7 +40,10 @@ enum pgshare_fault_mode {
     PGSHARE_INJECT_LATE
 };
 
-/** @struct pgshare_fault_plan  Which operations fail, and how. */
+/**
+ * @struct pgshare_fault_plan
+ * Which operations fail, and how.
+ */
 struct pgshare_fault_plan {
     size_t size;
     uint32_t mode;  /**< enum pgshare_fault_mode; 0: nothing fails */
@@ -105,14 +108,17 @@ pgshare_trace_backend_free(struct pgshare_trace_backend *trace);
 PGSHARE_EXPORT struct pgshare_backend *
 pgshare_trace_backend_base(struct pgshare_trace_backend *trace);
 
-/** @struct pgshare_delay_options */
+/**
+ * @struct pgshare_delay_options
+ * What is held back, and for how long.
+ */
 struct pgshare_delay_options {
     size_t size;
     uint32_t polls; /**< each completion is held for so many polls … */
     uint32_t reserved;
     uint64_t ns;    /**< … and for so long … */
     uint64_t (*now_ns)(void *ctx); /**< … on this clock [CLOCK_MONOTONIC] */
-    void *ctx;
+    void *ctx;      /**< for `now_ns` */
     uint64_t kinds; /**< bit 1 << ::pgshare_op_kind; others pass [all] */
 };
 

@@ -23,10 +23,13 @@ enum pgshare_log_level {
     PGSHARE_LOG_DEBUG
 };
 
-/** @struct pgshare_platform */
+/**
+ * @struct pgshare_platform
+ * What a program lends. Any member but `size` may be NULL.
+ */
 struct pgshare_platform {
     size_t size;
-    void *ctx;
+    void *ctx; /**< first argument of each */
     /** Monotonic nanoseconds [CLOCK_MONOTONIC]. */
     uint64_t (*now_ns)(void *ctx);
     /** Fills `buf` with secret random bytes; 0 or -1 [getrandom]. */

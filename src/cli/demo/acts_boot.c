@@ -117,7 +117,8 @@ static int protect_text(struct guest *guest, const struct plan *plan)
     error = pgshare_mock_write(guest->domain, guest_random(guest, plan->text),
                                0, "an exploit", 10);
     if (error != PGSHARE_ERR_READONLY)
-        return complain(error, "%s: a write to read-only memory was not refused",
+        return complain(error,
+                        "%s: a write to read-only memory was not refused",
                         guest->name);
     return 0;
 }
@@ -185,8 +186,8 @@ static int hint_file(struct guest *guest, const struct content_file *file,
     int error = 0;
 
     for (uint64_t i = 0; i < file->blocks; i++) {
-        error = pgshare_hint_file(host, guest->dom, guest->gfn_of[block + i],
-                                  1, file->id, i);
+        error = pgshare_hint_file(host, guest->dom, guest->gfn_of[block + i], 1,
+                                  file->id, i);
         if (error == PGSHARE_ERR_FULL) /* dropped, as hints may be */
             error = demo_tick(guest->demo);
         if (error)
@@ -223,7 +224,8 @@ static int install(struct guest *guest, const struct content_file *file,
     for (uint64_t i = 0; !error && i < file->blocks; i++)
         error = guest_edit(guest, block + i, 0,
                            content_block(&guest->demo->content,
-                                         file->block + i), PGSHARE_PAGE_SIZE);
+                                         file->block + i),
+                           PGSHARE_PAGE_SIZE);
     if (!error)
         error = demo_settle(guest->demo);
     if (!error)

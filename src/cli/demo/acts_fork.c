@@ -98,8 +98,8 @@ static int restore(struct guest *clone, const struct guest *parent)
     int error = 0;
 
     for (uint64_t gfn = 0; !error && gfn < clone->ram; gfn++) {
-        if (shadow_has(&parent->shadow, gfn, SHADOW_HOLE | SHADOW_FREE |
-                                                 SHADOW_OFFERED))
+        if (shadow_has(&parent->shadow, gfn,
+                       SHADOW_HOLE | SHADOW_FREE | SHADOW_OFFERED))
             continue;
         error = guest_write_page(clone, gfn,
                                  shadow_bytes(&parent->shadow, gfn));

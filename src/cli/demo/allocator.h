@@ -14,7 +14,7 @@ int demo_allocator_new(struct pgshare_jemalloc **ret_arena);
 void demo_allocator_free(struct pgshare_jemalloc *arena);
 
 /* NULL: the library's default. */
-const struct pgshare_allocator *
-demo_allocator(const struct pgshare_jemalloc *arena);
+const struct pgshare_allocator *demo_allocator(
+    const struct pgshare_jemalloc *arena);
 
 #endif

@@ -15,8 +15,8 @@ void demo_allocator_free(struct pgshare_jemalloc *arena)
     (void)arena;
 }
 
-const struct pgshare_allocator *
-demo_allocator(const struct pgshare_jemalloc *arena)
+const struct pgshare_allocator *demo_allocator(
+    const struct pgshare_jemalloc *arena)
 {
     (void)arena;
     return NULL;

@@ -14,8 +14,8 @@ void demo_allocator_free(struct pgshare_jemalloc *arena)
     pgshare_jemalloc_free(arena);
 }
 
-const struct pgshare_allocator *
-demo_allocator(const struct pgshare_jemalloc *arena)
+const struct pgshare_allocator *demo_allocator(
+    const struct pgshare_jemalloc *arena)
 {
     return pgshare_jemalloc_allocator(arena);
 }

@@ -47,7 +47,7 @@ struct demo {
     struct pgshare_jemalloc *arena; /* NULL where it is not built in */
     struct pgshare_host *host;
     uint64_t group;
-    struct content content;           /* empty with RAM images */
+    struct content content; /* empty with RAM images */
     struct image images[GUESTS_MAX];
     struct guest guests[GUESTS_MAX + GUESTS_MORE];
     uint32_t n_guests;

@@ -21,9 +21,11 @@ static void compare(struct figures *figures)
             continue;
         shadow_check(&guest->shadow, guest->domain, &figures->content);
         if (figures->content.wrong != wrong)
-            fprintf(stderr, "pgshare: %s: %" PRIu64 " pages do not read as "
-                    "they should, GFN %" PRIu64 " among them\n", guest->name,
-                    figures->content.wrong - wrong, figures->content.first);
+            fprintf(stderr,
+                    "pgshare: %s: %" PRIu64 " pages do not read as "
+                    "they should, GFN %" PRIu64 " among them\n",
+                    guest->name, figures->content.wrong - wrong,
+                    figures->content.first);
         live_tick(demo);
     }
 }
@@ -31,7 +33,8 @@ static void compare(struct figures *figures)
 static void on_finding(void *ctx, const struct pgshare_finding *finding)
 {
     (void)ctx;
-    fprintf(stderr, "pgshare: audit: %s: domain %#" PRIx64 " GFN %#" PRIx64
+    fprintf(stderr,
+            "pgshare: audit: %s: domain %#" PRIx64 " GFN %#" PRIx64
             " frame %" PRIu64 ": %" PRIu64 " expected, %" PRIu64 " found\n",
             pgshare_invariant_name(finding->invariant), finding->dom,
             finding->gfn, finding->frame, finding->expected, finding->found);

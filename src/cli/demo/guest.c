@@ -45,8 +45,7 @@ int guest_boot(struct guest *guest, uint64_t zone, bool with_ring)
     guest->gfn_of = malloc(demo->content.blocks * sizeof(*guest->gfn_of));
     if (!guest->gfn_of)
         return complain(PGSHARE_ERR_NOMEM, "%s", guest->name);
-    memset(guest->gfn_of, 0xff,
-           demo->content.blocks * sizeof(*guest->gfn_of));
+    memset(guest->gfn_of, 0xff, demo->content.blocks * sizeof(*guest->gfn_of));
     if (with_ring) {
         guest->ring = aligned_alloc(PGSHARE_PAGE_SIZE, PGSHARE_PAGE_SIZE);
         if (!guest->ring)

@@ -23,12 +23,12 @@ struct guest {
     char name[24];
     struct pgshare_mock_domain *domain; /* NULL: there is no such guest */
     uint64_t dom;                       /* the host's handle */
-    uint64_t ram;     /* GFNs below are memory; bonus pages go above */
+    uint64_t ram; /* GFNs below are memory; bonus pages go above */
     uint64_t rng;
     struct shadow shadow;
     struct pgshare_mock_kernel *kernel; /* of [zone, ram) */
     uint64_t zone;
-    struct pgshare_mock_kernel *bonus;  /* of [ram, ram + n_bonus) */
+    struct pgshare_mock_kernel *bonus; /* of [ram, ram + n_bonus) */
     uint64_t n_bonus;
     uint64_t keep_free; /* pages that programs leave free */
     struct pgshare_guest_ring *ring;

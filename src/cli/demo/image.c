@@ -62,7 +62,7 @@ static int map(struct image *image, int fd, const char *path)
         return refuse(path, "is no file");
     if (!info.st_size || info.st_size % (off_t)PGSHARE_PAGE_SIZE)
         return refuse(path, "is no RAM image: its size is no multiple of a "
-                      "page's");
+                            "page's");
     image->pages = (uint64_t)info.st_size / PGSHARE_PAGE_SIZE;
     if (image->pages > PGSHARE_TRACKED_MAX / GUESTS_MAX)
         return refuse(path, "is too large");

@@ -163,8 +163,9 @@ int figures_json(const struct figures *figures)
         verdict_json(&writer, root, figures);
     }
     if (!writer.bad)
-        text = json_object_to_json_string_ext(
-            root, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
+        text = json_object_to_json_string_ext(root,
+                                              JSON_C_TO_STRING_PRETTY |
+                                                  JSON_C_TO_STRING_SPACED);
     if (text)
         puts(text);
     json_object_put(root);

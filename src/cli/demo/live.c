@@ -93,7 +93,8 @@ static void guest_line(struct guest *guest)
     bar(parts, "=v#.", 4, stats.tracked);
     printf(" %10s\n",
            format_size((stats.tracked - stats.shared) * PGSHARE_PAGE_SIZE +
-                           (stats.pss >> 20), size));
+                           (stats.pss >> 20),
+                       size));
     guest->demo->live.lines++;
 }
 

@@ -14,11 +14,7 @@
 
 #define MEMORY_MIN ((uint64_t)4 << 20)
 
-enum key {
-    KEY_JSON = 256,
-    KEY_NO_LIVE,
-    KEY_RAM
-};
+enum key { KEY_JSON = 256, KEY_NO_LIVE, KEY_RAM };
 
 static const struct argp_option entries[] = {
     { "guests", 'g', "N", 0, "Guests that boot [4]", 0 },
@@ -83,8 +79,10 @@ static void check_room(struct argp_state *state,
     char has[UNITS_MAX];
 
     if (options->memory > bytes / options->guests)
-        argp_error(state, "%u guests of that size are more than this machine "
-                   "has (%s)", options->guests, format_size(bytes, has));
+        argp_error(state,
+                   "%u guests of that size are more than this machine "
+                   "has (%s)",
+                   options->guests, format_size(bytes, has));
 }
 
 static void finish(struct argp_state *state, struct parser *parser)
@@ -98,7 +96,7 @@ static void finish(struct argp_state *state, struct parser *parser)
                    options->images[0]);
     if (parser->ram && parser->sized)
         argp_error(state, "--guests and --memory do not go with --ram: the "
-                   "images say both");
+                          "images say both");
     if (!parser->ram)
         check_room(state, options);
     if (options->json || !isatty(STDOUT_FILENO))

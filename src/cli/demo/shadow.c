@@ -132,7 +132,7 @@ bool shadow_adopt(struct shadow *shadow, struct pgshare_mock_domain *domain,
         shadow_borrow(shadow, gfn, zeroes);
     else if (pgshare_mock_compare(domain, gfn, 0, as_was, PGSHARE_PAGE_SIZE))
         return false;
-    shadow->flags[gfn] &= (uint8_t)~(SHADOW_FREE | SHADOW_OFFERED);
+    shadow->flags[gfn] &= (uint8_t) ~(SHADOW_FREE | SHADOW_OFFERED);
     return true;
 }
 

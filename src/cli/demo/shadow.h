@@ -52,8 +52,8 @@ void shadow_borrow(struct shadow *shadow, uint64_t gfn,
                    const unsigned char *bytes);
 
 /* The page reads as another one does now. PGSHARE_ERR_NOMEM. */
-int shadow_copy(struct shadow *shadow, uint64_t gfn,
-                const struct shadow *from, uint64_t from_gfn);
+int shadow_copy(struct shadow *shadow, uint64_t gfn, const struct shadow *from,
+                uint64_t from_gfn);
 
 /* Part of the page was written. PGSHARE_ERR_NOMEM. */
 int shadow_write(struct shadow *shadow, uint64_t gfn, uint32_t offset,

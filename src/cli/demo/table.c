@@ -118,7 +118,8 @@ static void time_table(const struct figures *figures)
     printf("From hint to share (%s pages): half within %s, 99 %% within %s of "
            "the machine's clock\n\n",
            format_number(figures->hinted, pages),
-           format_time(figures->p50_us, p50), format_time(figures->p99_us, p99));
+           format_time(figures->p50_us, p50),
+           format_time(figures->p99_us, p99));
 }
 
 static void verdict(const struct figures *figures)
@@ -129,12 +130,13 @@ static void verdict(const struct figures *figures)
            format_number(figures->content.checked, text[0]),
            format_number(figures->content.wrong, text[1]));
     printf("Audit: %s mappings of %s frames, %s violations; the machine saw "
-           "%s\n", format_number(figures->audit.mappings, text[0]),
+           "%s\n",
+           format_number(figures->audit.mappings, text[0]),
            format_number(figures->audit.frames, text[1]),
            format_number(figures->audit.violations, text[2]),
            format_number(figures->machine.violations, text[3]));
-    printf("%s, after %.1f s\n", figures_good(figures) ? "All is well"
-                                                      : "SOMETHING IS WRONG",
+    printf("%s, after %.1f s\n",
+           figures_good(figures) ? "All is well" : "SOMETHING IS WRONG",
            figures->seconds);
 }
 
@@ -149,8 +151,8 @@ static void heading(const struct figures *figures)
                (unsigned long long)options->seed);
     else
         printf("%u guests of %s on a disk image of %s (%s files of this "
-               "machine); seed %llu\n\n", options->guests,
-               format_size(options->memory, size),
+               "machine); seed %llu\n\n",
+               options->guests, format_size(options->memory, size),
                format_size(demo->content.spare * PGSHARE_PAGE_SIZE,
                            (char[UNITS_MAX]){ 0 }),
                format_number(demo->content.n_files, files),

@@ -94,13 +94,13 @@ static void report_page(struct pgs_audit *audit, uint32_t invariant,
 /* Attributes that this one, nobody's BUSY word must not have. */
 static uint64_t forbidden(uint64_t word)
 {
-    uint64_t ret = PGS_ATTR_BROKEN | UINT64_C(1) << 15;
+    uint64_t ret = PGS_ATTR_BROKEN;
     enum pgs_state state = pgs_word_state(word);
 
     if (state != PGS_HOLE)
         ret |= PGS_ATTR_RECLAIMED;
     if (state != PGS_PRIVATE)
-        ret |= PGS_ATTR_VOLATILE | UINT64_C(0xffff) << 48;
+        ret |= PGS_ATTR_VOLATILE | PGS_ATTR_STUCK | UINT64_C(0xffff) << 48;
     if (state == PGS_HOLE)
         ret |= PGS_ATTR_BONUS | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
     if (state >= PGS_PROTECTED || !(word & PGS_ATTR_HELD))

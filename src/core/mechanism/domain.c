@@ -437,50 +437,55 @@ void pgs_domain_abandon(struct pgs_domain *domain)
 
 /* ---- undo -------------------------------------------------------------- */
 
-/* Makes one page private that was declared a secret. True: it is not yet. */
-static bool undo_page(struct pgs_domain *domain, uint64_t gfn, uint64_t word,
-                      uint32_t *budget)
+/* Is a page to be undone: a secret that is shared or marked, or one that the
+ * backend has not made writable yet? */
+static bool is_overdue(uint64_t word)
 {
-    struct pgs_call *call;
+    return word & PGS_ATTR_STUCK ||
+           (word & PGS_ATTR_NEVER &&
+            (word & PGS_BUSY || pgs_word_state(word) >= PGS_PROTECTED));
+}
 
-    if (!(word & PGS_ATTR_NEVER))
-        return false;
-    if (word & PGS_BUSY)
-        return true;
-    if (pgs_word_state(word) < PGS_PROTECTED)
-        return false;
-    if (!*budget)
-        return true;
-    call = pgs_fault_take(domain, pgs_page_of(domain, gfn), 0,
-                          PGS_FAULT_UNDO | PGS_FAULT_FORCE);
-    if (call) {
-        call->gfn = gfn;
-        pgs_call_launch(call);
-        --*budget;
-    }
-    return true;
+static void undo_page(struct pgs_domain *domain, uint64_t gfn)
+{
+    struct pgs_call *call = pgs_fault_take(
+        domain, pgs_page_of(domain, gfn), 0, PGS_FAULT_UNDO | PGS_FAULT_FORCE);
+
+    if (!call)
+        return;
+    call->gfn = gfn;
+    pgs_call_launch(call);
 }
 
 bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget)
 {
     uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
     uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
-    bool left = false;
+    bool left = false, secrets = false;
 
     if (lo >= hi)
         return false;
     /* whoever declares more from now on widens an empty range */
     atomic_store_explicit(&domain->undo_lo, UINT64_MAX, memory_order_release);
     atomic_store_explicit(&domain->undo_hi, 0, memory_order_release);
-    for (uint64_t gfn = lo; gfn < hi; gfn++)
-        left |= undo_page(domain, gfn, pgs_word_peek(domain, gfn), &budget);
-    if (left) {
-        pgs_undo_widen(domain, lo, hi);
-        return true;
+    for (uint64_t gfn = lo; gfn < hi; gfn++) {
+        uint64_t word = pgs_word_peek(domain, gfn);
+
+        secrets |= (word & PGS_ATTR_NEVER) != 0;
+        if (!is_overdue(word))
+            continue;
+        left = true;
+        if (word & PGS_BUSY || !budget)
+            continue;
+        undo_page(domain, gfn);
+        budget--;
     }
-    pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,
-               domain->handle, lo, hi - lo);
-    return false;
+    if (left)
+        pgs_undo_widen(domain, lo, hi);
+    else if (secrets)
+        pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,
+                   domain->handle, lo, hi - lo);
+    return left;
 }
 
 static void widen(_Atomic uint64_t *bound, uint64_t to, bool down)

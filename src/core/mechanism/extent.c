@@ -203,17 +203,22 @@ static uint64_t pin(struct pgshare_host *host, uint32_t frame)
 
 static void unpin(struct pgshare_host *host, uint32_t frame, bool joined)
 {
-    bool doomed;
+    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+    bool doomed, published;
 
     pgs_frame_lock(&host->frames, frame);
-    pgs_frame_at(&host->frames, frame)->pins--;
+    record->pins--;
     if (joined)
-        pgs_frame_at(&host->frames, frame)->flags &=
-            (uint16_t)~PGS_FRAME_JOINING;
-    doomed = pgs_frame_doom(pgs_frame_at(&host->frames, frame));
+        record->flags &= (uint16_t)~PGS_FRAME_JOINING;
+    doomed = pgs_frame_doom(record);
+    published = record->id != PGSHARE_ID_NONE;
+    if (doomed && !published)
+        pgs_frame_give(&host->frames, frame);
     pgs_frame_unlock(&host->frames, frame);
-    if (doomed)
+    if (doomed && published)
         pgs_frame_defer(host, frame);
+    else if (doomed)
+        pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
 }
 
 /* Does the backend move all mappings of a frame at once? Then links that are

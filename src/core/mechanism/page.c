@@ -72,10 +72,13 @@ void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
 void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page)
 {
     struct pgs_domain *domain = pgs_page_domain(host, page);
+    uint64_t gfn = pgs_page_gfn(host, page);
 
     atomic_fetch_or_explicit(pgs_word_at(&host->chunks, page), PGS_ATTR_STUCK,
                              memory_order_relaxed);
     pgs_page_commit(host, page, pgs_private_word(domain), 0, 0);
+    pgs_undo_widen(domain, gfn, gfn + 1);
+    pgs_wake(host);
 }
 
 /* BUSY held: what `word` speaks of was broken; the page is private. */

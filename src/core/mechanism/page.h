@@ -26,7 +26,7 @@ void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
                         uint64_t clear);
 
 /* The page became private for us, but the backend could not make it writable:
- * the next fault tries again. */
+ * the next fault, or the runner, tries again. */
 void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page);
 
 /* BUSY held, word SHARED: unlinks the mapping `node` (or of the zero frame);

@@ -73,7 +73,8 @@ enum pgs_state {
 
 /* No page with one of these may become a mapping or be protected. */
 #define PGS_UNSHAREABLE \
-    (PGS_ATTR_NEVER | PGS_ATTR_VOLATILE | PGS_ATTR_HELD | PGS_ATTR_RECLAIMED)
+    (PGS_ATTR_NEVER | PGS_ATTR_VOLATILE | PGS_ATTR_HELD | PGS_ATTR_RECLAIMED | \
+     PGS_ATTR_STUCK)
 
 static inline enum pgs_state pgs_word_state(uint64_t word)
 {
