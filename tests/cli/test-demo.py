@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
-PROGRAM = sys.argv[1]
+PROGRAM = os.path.abspath(sys.argv[1])
 PAGE = 4096
 QUICK = ("demo", "--memory", "4M", "--guests", "3")
 OK, WRONG, USAGE = 0, 1, 2
@@ -328,10 +329,10 @@ def main():
         except Skip as reason:
             counts["skipped"] += 1
             print(f"SKIP {reason}")
-        except (AssertionError, subprocess.TimeoutExpired) as error:
+        except Exception:  # pylint: disable=broad-except
             counts["failed"] += 1
-            print(f"FAIL {name}: line {error.__traceback__.tb_next.tb_lineno}"
-                  if error.__traceback__.tb_next else f"FAIL {name}:", error)
+            print(f"FAIL {name}")
+            traceback.print_exc(file=sys.stdout)
     print("SUITE cli-demo: {passed} passed, {failed} failed, "
           "{skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0

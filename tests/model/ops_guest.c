@@ -238,8 +238,14 @@ void op_drop(struct world *w, const struct record *r)
 {
     struct guest *g = r->guest;
 
-    if (!may_change(w, r) || !may_transfer(w, r, r->count, P_MAYBE))
+    /* a guest that promised its pages keeps them; and what an operation works
+     * on this instant, it leaves alone */
+    if (!may_change(w, r) ||
+        !may_transfer(w, r, r->count, P_MAYBE | P_VOLATILE))
         return;
+    for (uint32_t i = r->at; i < r->at + r->count; i++)
+        if (check_info(w, g, i).flags & PGSHARE_GFN_IN_FLIGHT)
+            return;
     world_say(w, "drop %u:%" PRIu64 "+%u%s", (unsigned)(g - w->guests),
               op_gfn(r), r->count, r->b & 1 ? ", holes" : "");
     op_mine(w, g, op_gfn(r), r->count);

@@ -26,7 +26,7 @@
 #define STREAMS 60u
 #define RECORDS_MIN 64u
 #define RECORDS_MAX 700u
-#define SHRINK_RUNS 600u
+#define SHRINK_RUNS 300u
 /* A stream takes much less than a second; this one hangs. */
 #define STREAM_SECONDS 20u
 

@@ -30,6 +30,28 @@ static bool take(struct pgs_mock_work *work, uint32_t frame)
     return true;
 }
 
+/*
+ * The host's last mapping of a frame that guests without a host still read:
+ * the frame stays with them, and the page gets another from the machine's free
+ * memory, whose concern they are. FRAME_NONE: there is none.
+ */
+static uint32_t take_beside_orphans(struct pgs_mock_work *work, uint32_t old)
+{
+    struct pgshare_mock_machine *machine = work->machine;
+    uint32_t frame;
+
+    if (!pgs_mock_free_take(machine, 1, &frame))
+        return FRAME_NONE;
+    frame &= FRAME_NUMBER;
+    memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
+           PGSHARE_PAGE_SIZE);
+    pgs_mock_frame_unmap(machine, old, false);
+    pgs_mock_frame_publish(
+        machine, old, TYPE_ORPHAN,
+        pgs_mock_record_mappings(pgs_mock_record(machine, old)));
+    return frame;
+}
+
 /* UNSHARE of one locked page. Returns the new entry. */
 static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
                              uint32_t entry)
@@ -40,6 +62,15 @@ static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
     bool zero = pgs_mock_kind(entry) == KIND_ZERO;
     uint32_t frame;
 
+    if (flags & PGSHARE_OP_TAKE && !zero &&
+        atomic_load(&machine->orphans[old])) {
+        frame = take_beside_orphans(work, old);
+        if (frame == FRAME_NONE) {
+            pgs_mock_fail(work, i, PGSHARE_ERR_NOFRAME);
+            return entry;
+        }
+        return pgs_mock_entry(entry, KIND_PRIVATE, frame);
+    }
     if (flags & PGSHARE_OP_TAKE) {
         if (zero || !take(work, old)) {
             pgs_mock_violate(machine,

@@ -206,6 +206,8 @@ static int hint_files(struct demo *demo, enum content_kind kind)
 
         if (kind == CONTENT_LIBRARY)
             error = pgshare_library_add(demo->host, file->id, 0, file->blocks);
+        if (error == PGSHARE_ERR_FULL)
+            error = 0; /* then it is a file like others */
         for (uint32_t i = 0; !error && i < demo->options->guests; i++)
             error = hint_file(&demo->guests[i], file, file->block);
         if (!error)

@@ -144,8 +144,9 @@ int pgs_freeze(struct pgs_domain *domain, uint64_t timeout)
             make_extent(&walk, PGS_EXTENT_SOURCE | PGS_EXTENT_MARK);
 
         r = extent ? run_extent(&walk, extent, &ignored) : PGSHARE_ERR_NOMEM;
-        if (r == PGSHARE_ERR_BUSY || r == PGSHARE_ERR_NEVER_SHARE)
-            r = 0; /* held or declared meanwhile: will be copied */
+        if (r == PGSHARE_ERR_BUSY || r == PGSHARE_ERR_NEVER_SHARE ||
+            r == PGSHARE_ERR_SOURCE_TICKET || r == PGSHARE_ERR_CLIENT_TICKET)
+            r = 0; /* held, declared, or its mark is void: will be copied */
     }
     if (r)
         atomic_fetch_and_explicit(&domain->flags, ~PGS_DOMAIN_FROZEN,

@@ -167,6 +167,9 @@ static enum pgs_verdict protected(struct pgs_call *call)
         }
         pgs_marks_give(&call->host->marks, 1, &extent->frame[i]);
         pgs_extent_drop(extent, i, extent->status[k]);
+        /* into the quarantine, see share.c */
+        extent->page[i] = 0;
+        pgs_page_privatise(call->host, extent->source.page + i, 0);
     }
     call->step = protect;
     return PGS_NEXT;

@@ -101,16 +101,23 @@ static void fail_page(struct pgs_call *call, uint32_t i, int error)
 
 /* ---- protect ----------------------------------------------------------- */
 
-/* Takes over the answers of PROTECT for one side. */
+/* Takes over the answers of PROTECT for one side. A page that is said not to
+ * be protected may have been, and broken before we asked: it is released into
+ * the quarantine. */
 static void note_protected(struct pgs_extent *extent, struct pgs_side *side,
                            uint16_t private, uint16_t ours)
 {
+    uint16_t busy = side == &extent->source ? PGS_PAGE_SOURCE
+                                            : PGS_PAGE_CLIENT;
+
     for (uint32_t k = 0; k < extent->n; k++) {
         uint32_t i = extent->first + k;
 
         extent->page[i] &= (uint16_t)~private;
         if (extent->status[k]) {
             pgs_extent_drop(extent, i, extent->status[k]);
+            extent->page[i] &= (uint16_t)~busy;
+            pgs_page_privatise(side->domain->host, side->page + i, 0);
             continue;
         }
         side->own[i] = extent->ids[k];
