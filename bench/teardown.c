@@ -29,6 +29,9 @@ static double remove_ms(struct pgs_population *others, uint32_t mappings)
                     "pgshare_domain_remove");
     time = pgs_bench_now() - begin;
     pgshare_mock_domain_free(guest.mock);
+    /* The frames that its sharing freed go back to the machine. */
+    pgs_bench_check(pgshare_host_settle(rig->host, PGSHARE_FOREVER),
+                    "pgshare_host_settle");
     return (double)time / 1e6;
 }
 

@@ -47,7 +47,8 @@ struct machine {
 
 /*
  * Hands. `state` is a running machine, `guest` one of its guests. Writes wait
- * until they are done; they answer 0 or PGSHARE_ERR_READONLY, _HOLE.
+ * until they are done; they answer 0, or an error of the fault that was not
+ * resolved, and nothing was written then.
  */
 struct machine_ops {
     void *(*open)(const struct machine *machine, uint64_t frames);

@@ -138,10 +138,19 @@ static void mock_quiesce(void *state, struct pgshare_host *host)
                  (unsigned)info.pending, (unsigned)info.parked);
 }
 
+static uint64_t killed(void *state)
+{
+    struct pgshare_mock_info info = { .size = sizeof(info) };
+
+    ck_assert_int_eq(pgshare_mock_info(state, &info), 0);
+    return info.killed;
+}
+
 static int mock_write(void *state, void *guest, struct pgshare_host *host,
                       uint64_t gfn, uint64_t offset, const void *bytes,
                       size_t len)
 {
+    uint64_t before = killed(state);
     int r = len == PGSHARE_PAGE_SIZE && !offset
                 ? pgshare_mock_write_page(guest, gfn, bytes)
                 : pgshare_mock_write(guest, gfn, offset, bytes, len);
@@ -149,7 +158,7 @@ static int mock_write(void *state, void *guest, struct pgshare_host *host,
     if (r != PGSHARE_ERR_INPROGRESS)
         return r;
     mock_quiesce(state, host);
-    return 0;
+    return killed(state) == before ? 0 : PGSHARE_ERR_NOFRAME;
 }
 
 static int mock_write_later(void *guest, uint64_t gfn, uint64_t offset,

@@ -94,6 +94,7 @@ unsigned rig_empty_guest(struct rig *rig);
 unsigned rig_new_guest(struct rig *rig, uint32_t domid, uint64_t generation,
                        bool ram);
 void rig_join(struct rig *rig, unsigned g, uint64_t group);
+int rig_try_join(struct rig *rig, unsigned g, uint64_t group);
 int rig_leave(struct rig *rig, unsigned g);
 void rig_kill(struct rig *rig, unsigned g);
 

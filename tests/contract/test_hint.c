@@ -129,7 +129,7 @@ START_TEST(wrong_hints_cost_time_and_nothing_else)
     pgshare_hint_lineage(rig.host, a, rig_dom(&rig, 2));
     pgshare_hint_lineage(rig.host, a, a);
     rig_settle(&rig);
-    ck_assert_uint_eq(rig_stats(&rig).frames, 0);
+    ck_assert_uint_eq(rig_stats(&rig).saved, 0);
     for (unsigned gfn = 0; gfn < 16; gfn++)
         ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
     rig_close(&rig);
@@ -185,7 +185,11 @@ START_TEST(a_pass_finds_equal_pages_anywhere)
 
     open_equal(&rig, _i, 10);
     rig_fill(&rig, 0, 40, 10, 7);
-    ck_assert_int_eq(pgshare_host_pass(rig.host, 0), 0);
+    /* a pass leaves out what is in flight; a few find all */
+    for (unsigned i = 0; i < (rig.machine->can & CAN_INLINE ? 1 : 5); i++) {
+        ck_assert_int_eq(pgshare_host_pass(rig.host, 0), 0);
+        rig_settle(&rig);
+    }
     assert_shared(&rig, 10, PGSHARE_CAUSE_SCAN);
     for (unsigned i = 0; i < 10; i++)
         ck_assert(rig_together(&rig, 0, 4 + i, 0, 40 + i));

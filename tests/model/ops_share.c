@@ -403,12 +403,12 @@ void op_put(struct world *w, const struct record *r)
     struct guest *g = r->guest;
     int error;
 
-    if (r->c & 1 && op_is_in(g) && !model_is_held(w, g, op_gfn(r), false) &&
-        !world_waits(w)) {
+    if (r->c & 1 && op_is_in(g) && !g->dead && !model_is_held(w, g, op_gfn(r), false) &&
+        world_is_quiet(w)) {
         world_say(w, "put %u:%" PRIu64 ", which is not held", number(w, g),
                   op_gfn(r));
         error = pgshare_gfn_put(w->host, g->dom, op_gfn(r), 1, 1 + r->d % 3);
-        if (error != PGSHARE_ERR_STATE && !world_info(w).pending)
+        if (error != PGSHARE_ERR_STATE)
             world_fail(w, "put: %s", pgshare_error_name(error));
         return;
     }
@@ -573,6 +573,7 @@ void op_fork(struct world *w, const struct record *r)
     child->stub = g;
     world_say(w, "fork %u from %u%s", number(w, child), number(w, g),
               r->b & 1 ? ", unsecured" : "");
+    expect_copy(g, child, false);
     op_mine(w, g, g->base, PAGES);
     error = pgshare_fork(w->host, g->dom, child->dom, &options, NULL, &info);
     op_mine(w, NULL, 0, 0);
@@ -581,7 +582,8 @@ void op_fork(struct world *w, const struct record *r)
                            (g->group ? 0 : E(GROUP)));
     if (!error && !g->group)
         world_fail(w, "forked across trust groups");
-    expect_copy(g, child, !error);
-    if (!error)
-        child->stub = NULL;
+    if (error)
+        return;
+    expect_copy(g, child, true);
+    child->stub = NULL;
 }

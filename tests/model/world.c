@@ -11,9 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define OP_TIMEOUT_NS UINT64_C(300000)
 #define POLL_NS UINT64_C(10000)
+/* Blocks of this size come lazily backed, as the library asks. */
+#define LARGE (UINT64_C(64) << 10)
 
 /* ---- saying ------------------------------------------------------------ */
 
@@ -90,9 +93,11 @@ static void *allocate(void *ctx, size_t bytes, size_t align, uint32_t flags)
         w->fail_in = w->fail_every;
         return NULL;
     }
-    if (align <= sizeof(max_align_t))
-        block = flags & PGSHARE_ALLOC_ZERO ? calloc(1, bytes) : malloc(bytes);
-    else if (posix_memalign(&block, align, bytes))
+    if (bytes >= LARGE) {
+        block = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        block = block == MAP_FAILED ? NULL : block;
+    } else if (posix_memalign(&block, align, bytes))
         block = NULL;
     else if (flags & PGSHARE_ALLOC_ZERO)
         memset(block, 0, bytes);
@@ -106,7 +111,10 @@ static void release(void *ctx, void *block, size_t bytes)
     struct world *w = ctx;
 
     w->live -= bytes;
-    free(block);
+    if (bytes >= LARGE)
+        munmap(block, bytes);
+    else
+        free(block);
 }
 
 static void on_outcome(void *ctx, const struct pgshare_outcome *outcome)

@@ -304,11 +304,14 @@ int pgshare_mock_leave(struct pgshare_mock_domain *domain)
     return pgshare_domain_remove(domain->machine->host, handle);
 }
 
-/* The host lets go of the domain, whose content is to stay as it is. */
+/* The host's frames that the domain maps are not the host's to count any
+ * more; its content stays as it is. */
 void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain)
 {
     struct pgshare_mock_machine *machine = domain->machine;
 
+    if (domain->removed)
+        return;
     for (uint64_t gfn = pgs_mock_next_touched(domain, 0); gfn < domain->gfns;
          gfn = pgs_mock_next_touched(domain, gfn + 1)) {
         uint32_t entry = pgs_mock_lock(domain, gfn);
@@ -332,5 +335,4 @@ void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain)
         pgs_mock_unlock(domain, gfn, entry & ~ENTRY_READ_ONLY);
     }
     domain->removed = true;
-    atomic_store(&domain->handle, 0);
 }

@@ -194,6 +194,7 @@ static void backend_domain_remove(struct pgshare_backend *backend, void *cookie)
     }
     pgs_mock_pending_forget(machine, cookie);
     pgs_mock_domain_orphan(domain);
+    atomic_store(&domain->handle, 0);
     pgs_mock_dropped_forget(domain);
     pthread_mutex_lock(&domain->log_lock);
     atomic_fetch_sub(&machine->unharvested,
@@ -353,6 +354,8 @@ void pgshare_mock_kill(struct pgshare_mock_domain *domain)
         return;
     machine = domain->machine;
     handle = atomic_load(&domain->handle);
+    if (handle)
+        pgs_mock_domain_orphan(domain);
     if (handle && machine->sink)
         machine->sink->gone(machine->sink->ctx, handle);
 }

@@ -422,7 +422,7 @@ static void move_mappings(struct pgs_mock_work *work, uint32_t from,
     for (uint32_t slot = 0; slot < machine->slots_used; slot++) {
         struct pgshare_mock_domain *domain = machine->slots[slot];
 
-        if (!domain || !domain->handle)
+        if (!domain || !domain->handle || domain->removed)
             continue;
         for (uint64_t gfn = pgs_mock_next_touched(domain, 0);
              gfn < domain->gfns; gfn = pgs_mock_next_touched(domain, gfn + 1)) {

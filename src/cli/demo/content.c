@@ -12,9 +12,11 @@
 #include <pgshare/common.h>
 #include <pgshare/error.h>
 
+#include <dirent.h>
 #include <fcntl.h>
-#include <fts.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +30,7 @@
 #define BLOCKS_MIN 64u
 
 #define ROOTS_MAX 4
+#define DEPTH_MAX 16
 
 static bool is_library(const char *name)
 {
@@ -131,45 +134,79 @@ static int add_file(struct content *content, struct content_part *part,
     return 0;
 }
 
-static int by_name(const FTSENT **a, const FTSENT **b)
+/* What is being collected, and from where. */
+struct walk {
+    struct content *content;
+    struct content_part *part;
+    uint64_t limit;
+    bool (*fits)(const char *name);
+};
+
+static int by_name(const struct dirent **a, const struct dirent **b)
 {
-    return strcmp((*a)->fts_name, (*b)->fts_name);
+    return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int walk(struct content *content, struct content_part *part,
-                uint64_t limit, const char *root,
-                bool (*fits)(const char *name))
+static int no_dots(const struct dirent *entry)
 {
-    char *const paths[] = { strdup(root), NULL };
-    FTS *fts = NULL;
-    FTSENT *entry;
-    int error = 0;
+    return strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+}
 
-    if (paths[0])
-        fts = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, by_name);
-    if (!fts)
-        error = PGSHARE_ERR_NOMEM;
-    while (!error && part->blocks < limit && (entry = fts_read(fts)))
-        if (entry->fts_info == FTS_F && entry->fts_statp->st_size > 0 &&
-            fits(entry->fts_name))
-            error = add_file(content, part, limit, entry->fts_path,
-                             entry->fts_statp->st_size);
-    if (fts)
-        fts_close(fts);
-    free(paths[0]);
+static int walk_folder(const struct walk *walk, const char *path, int depth);
+
+static int walk_entry(const struct walk *walk, const char *folder,
+                      const char *name, int depth)
+{
+    char path[PATH_MAX];
+    struct stat info;
+    int len = snprintf(path, sizeof(path), "%s/%s", folder, name);
+
+    if (len < 0 || (size_t)len >= sizeof(path) || lstat(path, &info))
+        return 0;
+    if (S_ISDIR(info.st_mode))
+        return depth < DEPTH_MAX ? walk_folder(walk, path, depth + 1) : 0;
+    if (!S_ISREG(info.st_mode) || !info.st_size || !walk->fits(name))
+        return 0;
+    return add_file(walk->content, walk->part, walk->limit, path, info.st_size);
+}
+
+/* Folders that cannot be read are passed over, like files. */
+static int walk_folder(const struct walk *walk, const char *path, int depth)
+{
+    struct dirent **entries;
+    int error = 0, n = scandir(path, &entries, no_dots, by_name);
+
+    for (int i = 0; i < n; i++) {
+        if (!error && walk->part->blocks < walk->limit)
+            error = walk_entry(walk, path, entries[i]->d_name, depth);
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
     return error;
+}
+
+/* A root that is a link (/lib to /usr/lib) has been walked already. */
+static int walk_root(const struct walk *walk, const char *root)
+{
+    struct stat info;
+
+    if (lstat(root, &info) || !S_ISDIR(info.st_mode))
+        return 0;
+    return walk_folder(walk, root, 0);
 }
 
 static int collect(struct content *content, enum content_kind kind,
                    uint64_t block, uint64_t limit)
 {
     struct content_part *part = &content->part[kind];
+    const struct walk walk = { content, part, limit, sources[kind].fits };
     int error = 0;
 
     part->block = block;
     part->file = content->n_files;
     for (const char *const *root = sources[kind].roots; !error && *root; root++)
-        error = walk(content, part, limit, *root, sources[kind].fits);
+        error = walk_root(&walk, *root);
     return error;
 }
 

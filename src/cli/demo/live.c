@@ -36,6 +36,7 @@ void live_act(struct demo *demo, const char *format, ...)
     va_start(args, format);
     vsnprintf(demo->live.act, sizeof(demo->live.act), format, args);
     va_end(args);
+    demo->live.due_ns = 0;
     live_tick(demo);
 }
 

@@ -7,6 +7,8 @@
  */
 #include "plan.h"
 
+#include <stdio.h>
+
 #define KEY_PAGES 4
 /* Documents for all guests, at the most: 1 GiB. */
 #define DOCUMENTS_MAX ((uint64_t)1 << 18)
@@ -29,8 +31,13 @@ int plan_make(struct plan *plan, struct demo *demo)
     struct content *content = &demo->content;
     int error = content_init(content, limits, pages / 32);
 
+    if (error == PGSHARE_ERR_RANGE)
+        fputs("pgshare: there are hardly any files to make a disk image of\n",
+              stderr);
+    else if (error)
+        complain(error, "collecting files for the disk image");
     if (error)
-        return complain(error, "collecting files for the disk image");
+        return error;
     *plan = (struct plan){
         .pages = pages,
         .gfns = pages + pages / 2,

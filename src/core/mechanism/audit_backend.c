@@ -195,7 +195,7 @@ static int64_t reserve_missing(struct pgs_audit *audit)
     if (!call || !ask(call))
         return 0;
     if (!call->status[0] &&
-        !atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) &&
+        pgs_calls_busy(host) == 1 &&
         !atomic_load_explicit(&host->recount, memory_order_relaxed) &&
         counted == pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE))
         missing = (int64_t)(call->ids[0] - counted);

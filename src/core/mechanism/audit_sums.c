@@ -112,8 +112,7 @@ static void begin(struct pgs_audit *audit, const struct snapshot *before)
     audit->n = 0;
     audit->uncovered = NULL;
     audit->zero_sharers = before->count[PGS_LEVEL_ZERO_MAPPINGS] + 1;
-    audit->moved = atomic_load_explicit(&audit->host->calls.n_busy,
-                                        memory_order_acquire) != 0;
+    audit->moved = pgs_calls_busy(audit->host) != 0;
 }
 
 void pgs_audit_walk(struct pgs_audit *audit)

@@ -97,7 +97,8 @@ struct pgs_call *pgs_call_take(struct pgshare_host *host,
         return NULL;
     assert(call->owner == PGS_OWNER_NONE);
     call->step = first;
-    call->owner = PGS_OWNER_CALLER;
+    atomic_store_explicit(&call->owner, PGS_OWNER_CALLER,
+                          memory_order_release);
     atomic_store_explicit(&call->domain, domain, memory_order_release);
     return call;
 }
@@ -122,7 +123,7 @@ static void reset(struct pgs_call *call)
     call->extent = NULL;
     call->finish = NULL;
     call->born_ns = 0;
-    call->owner = PGS_OWNER_NONE;
+    atomic_store_explicit(&call->owner, PGS_OWNER_NONE, memory_order_release);
 }
 
 void pgs_call_give(struct pgs_call *call)
@@ -148,7 +149,6 @@ static void end_answer(struct pgs_call *call)
 {
     struct pgshare_host *host = call->host;
 
-    atomic_fetch_sub_explicit(&host->calls.n_busy, 1, memory_order_relaxed);
     atomic_store_explicit(&call->answered, 1, memory_order_release);
     atomic_store_explicit(&call->gate, 0, memory_order_release);
     pgs_channel_notify(&host->channel);
@@ -235,14 +235,22 @@ static void answer_all(struct pgs_call *call, uint64_t token, int error)
     end_answer(call);
 }
 
+uint32_t pgs_calls_busy(struct pgshare_host *host)
+{
+    uint32_t busy = 0;
+
+    for (uint32_t i = 0; i < host->calls.size; i++)
+        busy += atomic_load_explicit(&host->calls.pool[i].owner,
+                                     memory_order_seq_cst) != PGS_OWNER_NONE;
+    return busy;
+}
+
 bool pgs_call_withdraw(struct pgs_call *call)
 {
     uint64_t gate = atomic_load_explicit(&call->gate, memory_order_acquire);
 
     if (!gate || !claim(call, gate & ~WRITING))
         return false;
-    atomic_fetch_sub_explicit(&call->host->calls.n_busy, 1,
-                              memory_order_relaxed);
     atomic_store_explicit(&call->gate, 0, memory_order_release);
     return true;
 }
@@ -301,7 +309,6 @@ enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
     call->step = next;
     memset(status, PGS_PENDING, op->count);
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
-    atomic_fetch_add_explicit(&host->calls.n_busy, 1, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
     pgs_count(&host->shards, PGS_COUNT_BACKEND_OPS, 1);
     r = is_gone(call, op) ? PGSHARE_ERR_GONE
@@ -398,7 +405,8 @@ static void hand_over(struct pgs_call *call)
 {
     struct pgs_calls *calls = &call->host->calls;
 
-    call->owner = PGS_OWNER_RUNNER;
+    atomic_store_explicit(&call->owner, PGS_OWNER_RUNNER,
+                          memory_order_release);
     pgs_mutex_lock(&calls->lock);
     call->next = calls->running;
     calls->running = call;

@@ -97,7 +97,7 @@ struct pgs_call {
     uint64_t born_ns;
 
     struct pgs_call *next;      /* the runner's list, or the free list */
-    uint32_t owner;             /* enum pgs_owner */
+    _Atomic uint32_t owner;     /* enum pgs_owner */
 
     uint32_t batch[PGS_INLINE]; /* frames of a release */
     int8_t status1[PGS_INLINE];
@@ -114,7 +114,6 @@ struct pgs_calls {
     struct pgs_call *free;
     struct pgs_call *running; /* owned by the runner, newest first */
     _Atomic uint32_t n_running;
-    _Atomic uint32_t n_busy;  /* operations without an answer so far */
     struct pgs_cache {
         _Alignas(64) struct pgs_call *_Atomic call;
     } cache[PGS_SHARDS];      /* one free call for each shard */
@@ -173,6 +172,11 @@ void pgs_call_complete(void *host, const struct pgshare_completion *completion);
 
 /* pgshare_host_free(): what no answer came for is given up. */
 void pgs_calls_abandon(struct pgshare_host *host);
+
+/* Calls that are taken, as of now. Looks at the whole pool. Where it answers 0
+ * before and after something was read, no call was in the middle of its books
+ * meanwhile, except for calls that came and went in between. */
+uint32_t pgs_calls_busy(struct pgshare_host *host);
 
 /* Tells the embedder how a call ended that the runner finished. */
 void pgs_call_deliver(struct pgs_call *call, const uint64_t *tickets);

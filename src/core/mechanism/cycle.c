@@ -258,11 +258,40 @@ void pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
 /* ---- read-only memory -------------------------------------------------- */
 
 enum { READONLY_ON = 1 };
+#define TAKE_BACK_TRIES 3
 
 static void unlock_pages(struct pgs_call *call, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
         pgs_page_unlock(call->host, call->page + (uint32_t)i);
+}
+
+/* What failed may have been done, its answer lost: a page that traps for good
+ * and is not known to be read-only would never be written again. */
+static enum pgs_verdict take_back(struct pgs_call *call)
+{
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_READ_ONLY,
+        .flags = PGSHARE_OP_OFF,
+        .domain = call->domain->cookie,
+        .count = 1,
+    };
+
+    if (call->op.flags & PGSHARE_OP_OFF && call->status[0] &&
+        call->tries++ < TAKE_BACK_TRIES)
+        call->intent--; /* once more */
+    for (; call->intent < call->count; call->intent++) {
+        uint32_t page = call->page + call->intent;
+
+        if (atomic_load_explicit(pgs_word_at(&call->host->chunks, page),
+                                 memory_order_relaxed) &
+            PGS_ATTR_READONLY)
+            continue;
+        op.gfn = call->gfn + call->intent++;
+        return pgs_call_submit(call, &op, take_back);
+    }
+    unlock_pages(call, call->count);
+    return PGS_DONE;
 }
 
 static enum pgs_verdict readonly_answered(struct pgs_call *call)
@@ -283,6 +312,8 @@ static enum pgs_verdict readonly_answered(struct pgs_call *call)
                                       memory_order_release);
         call->done++;
     }
+    if (call->result && call->flags & READONLY_ON)
+        return take_back(call);
     unlock_pages(call, call->count);
     return PGS_DONE;
 }

@@ -127,7 +127,7 @@ void pgs_calls_expire(struct pgshare_host *host, uint64_t now)
 {
     struct pgs_call *call;
 
-    if (!atomic_load_explicit(&host->calls.n_busy, memory_order_relaxed))
+    if (!atomic_load_explicit(&host->calls.n_running, memory_order_relaxed))
         return;
     pgs_mutex_lock(&host->calls.lock);
     call = host->calls.running;

@@ -330,8 +330,9 @@ static void take_records(struct pgs_extent *extent, struct pgshare_host *host)
         extent->page[i] |= PGS_PAGE_NEW;
         frame = pgs_frame_at(&host->frames, extent->frame[i]);
         frame->group = (uint16_t)extent->source.domain->group;
-        pgs_count(&host->shards, PGS_LEVEL_FRAMES, 1);
     }
+    if (!r)
+        pgs_count(&host->shards, PGS_LEVEL_FRAMES, extent->n);
 }
 
 /* Stripe locked. Links page i to its frame, as a source and as a client. */
@@ -487,7 +488,8 @@ static void end_pending(struct pgs_extent *extent, struct pgshare_host *host,
 
 /* The word becomes SHARED. False: it was told broken already, and is private
  * now. What it was before (a mark, another mapping) is given back. */
-static bool commit(struct pgshare_host *host, uint32_t page, uint32_t node)
+static bool commit(struct pgs_extent *extent, struct pgshare_host *host,
+                   uint32_t page, uint32_t node)
 {
     uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
                                          memory_order_relaxed);
@@ -501,9 +503,10 @@ static bool commit(struct pgshare_host *host, uint32_t page, uint32_t node)
         pgs_count(&host->shards, PGS_LEVEL_TRACKED, 1);
     if (pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0),
                         PGS_ATTR_OVERWRITE, 0)) {
-        pgs_count(&host->shards,
-                  node == PGS_NODE_ZERO ? PGS_LEVEL_ZERO_MAPPINGS
-                                        : PGS_LEVEL_MAPPINGS, 1);
+        if (node == PGS_NODE_ZERO)
+            extent->new_zero++;
+        else
+            extent->new_mapped++;
         return true;
     }
     pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
@@ -517,11 +520,11 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
     uint16_t gone = PGS_PAGE_SOURCE | PGS_PAGE_SOURCE_OURS;
 
     assert(extent->page[i] & PGS_PAGE_SOURCE_LINK);
-    if (commit(host, extent->source.page + i, extent->source_node[i])) {
+    if (commit(extent, host, extent->source.page + i,
+               extent->source_node[i])) {
         gone |= PGS_PAGE_SOURCE_LINK;
         end_pending(extent, host, i);
-    } else
-{
+    } else {
         pgs_extent_unlink_source(extent, host, i);
     }
     extent->page[i] &= (uint16_t)~gone;
@@ -530,21 +533,37 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
 void pgs_extent_commit_client(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i)
 {
-    struct pgs_domain *domain = extent->client.domain;
     uint16_t gone = PGS_PAGE_CLIENT | PGS_PAGE_CLIENT_OURS;
 
     assert(extent->page[i] & PGS_PAGE_CLIENT_LINK);
-    if (commit(host, extent->client.page + i, extent->client_node[i])) {
+    if (commit(extent, host, extent->client.page + i,
+               extent->client_node[i])) {
         gone |= PGS_PAGE_CLIENT_LINK;
         end_pending(extent, host, i);
-        extent->shared++;
-        pgs_count(&host->shards, PGS_COUNT_SHARED + extent->cause, 1);
-        atomic_fetch_add_explicit(&pgs_tally_mine(domain)->made[extent->cause],
-                                  1, memory_order_relaxed);
+        extent->new_shared++;
     } else {
         pgs_extent_unlink_client(extent, host, i);
     }
     pgs_extent_drop(extent, i, 0);
     extent->page[i] &= (uint16_t)~gone;
     extent->page[i] |= PGS_PAGE_DONE;
+}
+
+void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host)
+{
+    struct pgs_tally *tally;
+
+    if (extent->new_mapped)
+        pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, extent->new_mapped);
+    if (extent->new_zero)
+        pgs_count(&host->shards, PGS_LEVEL_ZERO_MAPPINGS, extent->new_zero);
+    if (extent->new_shared) {
+        tally = pgs_tally_mine(extent->client.domain);
+        pgs_count(&host->shards, PGS_COUNT_SHARED + extent->cause,
+                  extent->new_shared);
+        atomic_fetch_add_explicit(&tally->made[extent->cause],
+                                  extent->new_shared, memory_order_relaxed);
+    }
+    extent->shared += extent->new_shared;
+    extent->new_mapped = extent->new_zero = extent->new_shared = 0;
 }

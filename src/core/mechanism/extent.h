@@ -62,6 +62,9 @@ struct pgs_extent {
     uint32_t n;
     uint32_t shared; /* pages that were shared by this */
     uint32_t joined; /* more mappings that were moved with them */
+    uint32_t new_mapped; /* mappings made and not counted yet: of frames, … */
+    uint32_t new_zero;   /* … and of the zero frame */
+    uint32_t new_shared; /* of these: clients */
     uint32_t *old_frame; /* [count] JOIN: what the client mapped */
     uint64_t born_ns; /* of the hint, or 0 */
     uint32_t map;     /* policy: which map proposed it (enum pgs_map), … */
@@ -130,6 +133,10 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
 void pgs_extent_commit_client(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
+
+/* Counts what was committed since the last time: once for an operation, not for
+ * each page. */
+void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host);
 
 /* Ends BUSY of all that is still ours. */
 void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host);

@@ -68,9 +68,8 @@ static enum pgs_verdict recounted(struct pgs_call *call)
     struct pgshare_host *host = call->host;
     uint64_t level = pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
 
-    /* operations that began meanwhile make the answer useless */
-    if (!call->status[0] &&
-        atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) == 0)
+    /* other calls make the answer useless */
+    if (!call->status[0] && pgs_calls_busy(host) == 1)
         pgs_count(&host->shards, PGS_LEVEL_RESERVE, call->ids[0] - level);
     else
         atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
@@ -89,7 +88,7 @@ static void launch_recount(struct pgshare_host *host)
 {
     struct pgs_call *call;
 
-    if (atomic_load_explicit(&host->calls.n_busy, memory_order_acquire) ||
+    if (pgs_calls_busy(host) ||
         !(host->info.ops >> PGSHARE_OP_RESERVE & 1))
         return;
     call = pgs_call_take(host, NULL, recount);
@@ -123,12 +122,12 @@ void pgs_reserve_balance(struct pgshare_host *host)
         launch_recount(host);
         return;
     }
-    if (atomic_load_explicit(&host->calls.n_busy, memory_order_relaxed) ||
-        atomic_load_explicit(&host->calls.n_running, memory_order_relaxed) ||
-        !(host->info.ops >> PGSHARE_OP_RESERVE & 1))
+    if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1) || pgs_calls_busy(host))
         return;
+    /* the reserve is read before what is owed, so that a call which comes and
+     * goes in between makes the difference too small, never too large */
     spare = spare_frames(host);
-    if (spare <= 0)
+    if (spare <= 0 || pgs_calls_busy(host))
         return;
     call = pgs_exchange_take(host, -spare);
     if (call)

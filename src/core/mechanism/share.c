@@ -238,33 +238,48 @@ static enum pgs_verdict linked(struct pgs_call *call)
     return pgs_call_submit(call, &op, prepaid);
 }
 
-/* The frames of the run have names now. Their tickets are those of the marks
- * that they come from, or new. */
+/* Stripe locked. Page i of the run has a frame with a name now. Its ticket is
+ * that of the mark that it comes from, or a new one. */
+static void name_frame(struct pgs_extent *extent, struct pgshare_host *host,
+                       uint32_t k, uint64_t ticket)
+{
+    uint32_t i = extent->first + k;
+    struct pgs_frame *frame = pgs_frame_at(&host->frames, extent->frame[i]);
+    uint64_t word = atomic_load_explicit(
+        pgs_word_at(&host->chunks, extent->source.page + i),
+        memory_order_relaxed);
+
+    if (extent->status[k])
+        return;
+    extent->id[i] = extent->ids[k];
+    frame->id = extent->ids[k];
+    frame->ticket = ticket;
+    if (pgs_word_state(word) == PGS_PROTECTED)
+        frame->ticket =
+            pgs_mark_at(&host->marks, pgs_word_index(word))->ticket;
+    else
+        frame->fingerprint = pgs_word_index(word);
+}
+
+/* The same for the whole run, stripe by stripe. */
 static void name_frames(struct pgs_extent *extent, struct pgshare_host *host)
 {
     uint64_t ticket = pgs_ticket_next(host, extent->n);
+    struct pgs_stripe *locked = NULL;
 
     for (uint32_t k = 0; k < extent->n; k++) {
-        uint32_t i = extent->first + k;
-        struct pgs_frame *frame =
-            pgs_frame_at(&host->frames, extent->frame[i]);
-        uint64_t word = atomic_load_explicit(
-            pgs_word_at(&host->chunks, extent->source.page + i),
-            memory_order_relaxed);
+        struct pgs_stripe *stripe = pgs_stripe_of(
+            &host->frames, extent->frame[extent->first + k]);
 
-        if (extent->status[k])
-            continue;
-        extent->id[i] = extent->ids[k];
-        pgs_frame_lock(&host->frames, extent->frame[i]);
-        frame->id = extent->ids[k];
-        frame->ticket = ticket + k;
-        if (pgs_word_state(word) == PGS_PROTECTED)
-            frame->ticket =
-                pgs_mark_at(&host->marks, pgs_word_index(word))->ticket;
-        else
-            frame->fingerprint = pgs_word_index(word);
-        pgs_frame_unlock(&host->frames, extent->frame[i]);
+        if (stripe != locked) {
+            if (locked)
+                pgs_mutex_unlock(&locked->lock);
+            pgs_mutex_lock(&stripe->lock);
+            locked = stripe;
+        }
+        name_frame(extent, host, k, ticket + k);
     }
+    pgs_mutex_unlock(&locked->lock);
 }
 
 static enum pgs_verdict published(struct pgs_call *call)
@@ -290,6 +305,7 @@ static enum pgs_verdict published(struct pgs_call *call)
         if (!snapshot)
             pgs_extent_commit_source(extent, call->host, i);
     }
+    pgs_extent_count(extent, call->host);
     call->step = publish;
     return PGS_NEXT;
 }
@@ -322,6 +338,7 @@ static enum pgs_verdict source_merged(struct pgs_call *call)
         else
             pgs_extent_commit_source(extent, call->host, i);
     }
+    pgs_extent_count(extent, call->host);
     call->step = merge_source;
     return PGS_NEXT;
 }
@@ -355,6 +372,7 @@ static enum pgs_verdict mapped(struct pgs_call *call)
         fail_page(call, i, extent->status[k]);
         pgs_extent_unlink_client(extent, call->host, i);
     }
+    pgs_extent_count(extent, call->host);
     if (call->op.kind == PGSHARE_OP_MERGE) {
         pgs_count(&call->host->shards, PGS_COUNT_COMPARED, extent->n);
         pgs_count(&call->host->shards, PGS_COUNT_DIFFERENT, different);

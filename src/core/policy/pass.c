@@ -99,6 +99,14 @@ static bool matches(struct pgshare_host *host, uint32_t page, uint32_t group,
     return equal;
 }
 
+/* A page in flight may match when it has come down; it stays in the index. */
+static bool is_in_flight(struct pgshare_host *host, uint32_t page)
+{
+    return host->chunks.list[page >> PGS_CHUNK_SHIFT].words &&
+           atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                memory_order_acquire) & PGS_BUSY;
+}
+
 /* A page that may equal page i of the batch, or PGS_PAGE_NONE. */
 static uint32_t find(const struct batch *batch, uint32_t i)
 {
@@ -109,7 +117,7 @@ static uint32_t find(const struct batch *batch, uint32_t i)
     uint32_t cursor = 0, page;
 
     while (pgs_index_next(&policy->index, key, &cursor, &page)) {
-        if (page == self)
+        if (page == self || is_in_flight(batch->host, page))
             continue;
         if (matches(batch->host, page, batch->domain->group,
                     short_print(print)))

@@ -170,11 +170,15 @@ static int take_fresh(struct pgs_frames *frames, uint32_t n, uint32_t *ret)
     pgs_mutex_unlock(&frames->grow);
     if (error)
         return error;
-    for (uint32_t i = 0; i < n; i++) {
-        pgs_frame_lock(frames, first + i);
-        set_live(pgs_frame_at(frames, first + i));
-        pgs_frame_unlock(frames, first + i);
-        ret[i] = first + i;
+    for (uint32_t i = 0; i < n;) {
+        struct pgs_stripe *stripe = pgs_stripe_of(frames, first + i);
+
+        pgs_mutex_lock(&stripe->lock);
+        do {
+            set_live(pgs_frame_at(frames, first + i));
+            ret[i] = first + i;
+        } while (++i < n && pgs_stripe_of(frames, first + i) == stripe);
+        pgs_mutex_unlock(&stripe->lock);
     }
     return 0;
 }
