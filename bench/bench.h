@@ -19,10 +19,10 @@
 
 struct pgs_bench {
     struct pgs_report *report;
-    bool quick;    /* small sets: is everything there? */
-    unsigned runs; /* 0: as many as the bench thinks right */
+    bool quick;       /* small sets: is everything there? */
+    unsigned runs;    /* 0: as many as the bench thinks right */
     const char *only; /* NULL, or a part of the metrics that are wanted */
-    uint64_t llc;  /* bytes */
+    uint64_t llc;     /* bytes */
     uint64_t seed;
 };
 

@@ -92,8 +92,8 @@ static uint64_t fault_batch(struct set *set, const struct pgs_guest *guest,
 static void share_batch(struct set *set, const uint32_t *pages, bool ascending)
 {
     if (ascending) {
-        pgs_rig_share(&set->rig, &set->source, pages[0], &set->client,
-                      pages[0], BATCH);
+        pgs_rig_share(&set->rig, &set->source, pages[0], &set->client, pages[0],
+                      BATCH);
         return;
     }
     for (uint32_t i = BATCH; i > 0; i--)
@@ -110,8 +110,8 @@ static void copy_round(struct set *set, struct sweep *sweep,
 
     for (uint32_t i = 0; i < ROUND; i += BATCH) {
         sweep_next(sweep, pages);
-        add_sample(samples, fault_batch(set, &set->client, pages,
-                                        PGSHARE_FAULT_COPIED));
+        add_sample(samples,
+                   fault_batch(set, &set->client, pages, PGSHARE_FAULT_COPIED));
         share_batch(set, pages, !sweep->order);
     }
 }
@@ -148,8 +148,8 @@ static void free_round(struct set *set, struct sweep *sweep,
         pgs_bench_check(pgshare_declare_free(rig->host, set->client.dom,
                                              pages[0], BATCH),
                         "pgshare_declare_free");
-        add_sample(samples, fault_batch(set, &set->client, pages,
-                                        PGSHARE_FAULT_FREE));
+        add_sample(samples,
+                   fault_batch(set, &set->client, pages, PGSHARE_FAULT_FREE));
         pgs_bench_check(pgshare_declare_allocated(rig->host, set->client.dom,
                                                   pages[0], BATCH),
                         "pgshare_declare_allocated");
@@ -173,8 +173,8 @@ static uint64_t memcpy_batch(struct yardstick *stick, const uint32_t *pages)
     uint64_t different = 0;
 
     for (uint32_t i = 0; i < BATCH; i++)
-        memcpy(stick->pool[BATCH - 1 - i],
-               stick->bytes + pages[i] * size, size);
+        memcpy(stick->pool[BATCH - 1 - i], stick->bytes + pages[i] * size,
+               size);
     pgs_bench_use((uint64_t)(uintptr_t)stick->pool[0]);
     time = pgs_bench_now() - begin;
     for (uint32_t i = 0; i < BATCH; i++)
@@ -220,8 +220,8 @@ static double crew_round(void *ctx, unsigned thread)
             add_sample(&samples, memcpy_batch(&set->sticks[thread], pages));
             continue;
         }
-        add_sample(&samples, fault_batch(set, &set->client, pages,
-                                         PGSHARE_FAULT_COPIED));
+        add_sample(&samples,
+                   fault_batch(set, &set->client, pages, PGSHARE_FAULT_COPIED));
         pgs_bench_meet();
         share_batch(set, pages, true);
     }
@@ -320,8 +320,7 @@ static void measure_copies(struct pgs_bench *bench, struct set *set,
 
 /* An outcome that copies nothing beside the one that does. */
 static void measure_outcome(struct pgs_bench *bench, struct set *set,
-                            void (*round)(struct set *set,
-                                          struct sweep *sweep,
+                            void (*round)(struct set *set, struct sweep *sweep,
                                           struct pgs_series *samples),
                             const char *metric, double cheaper)
 {
@@ -361,8 +360,8 @@ static void set_open(struct set *set, struct pgs_bench *bench)
     set->frames = pgs_bench_memory_new((size_t)MAX_THREADS * BATCH *
                                        PGSHARE_PAGE_SIZE);
     for (uint32_t i = 0; i < MAX_THREADS * BATCH; i++)
-        set->sticks[i / BATCH].pool[i % BATCH] =
-            set->frames + (size_t)i * PGSHARE_PAGE_SIZE;
+        set->sticks[i / BATCH].pool[i % BATCH] = set->frames +
+                                                 (size_t)i * PGSHARE_PAGE_SIZE;
     for (uint32_t i = 0; i < MAX_THREADS; i++)
         set->sticks[i].bytes = set->bytes;
     pgs_rig_open(&set->rig, 2 * (uint64_t)set->pages + 65536, BATCH);
@@ -379,8 +378,8 @@ static void set_close(struct set *set)
 {
     pgs_rig_close(&set->rig);
     pgs_bench_memory_free(set->bytes, (size_t)set->pages * PGSHARE_PAGE_SIZE);
-    pgs_bench_memory_free(set->frames, (size_t)MAX_THREADS * BATCH *
-                                           PGSHARE_PAGE_SIZE);
+    pgs_bench_memory_free(set->frames,
+                          (size_t)MAX_THREADS * BATCH * PGSHARE_PAGE_SIZE);
     free(set->order);
 }
 

@@ -60,8 +60,7 @@ static void note(struct pgs_figure *figure, struct level before,
 /* Fingerprints every page, which fills the content index. */
 static void pass(struct scene *scene)
 {
-    pgs_bench_check(pgshare_host_pass(scene->rig.host, 0),
-                    "pgshare_host_pass");
+    pgs_bench_check(pgshare_host_pass(scene->rig.host, 0), "pgshare_host_pass");
     pgs_bench_check(pgshare_host_settle(scene->rig.host, PGSHARE_FOREVER),
                     "pgshare_host_settle");
 }
@@ -213,9 +212,7 @@ static void measure(struct pgs_bench *bench, const struct measurement *what)
 void pgs_bench_footprint(struct pgs_bench *bench)
 {
     struct measurement all[] = {
-        { .metric = "an empty host",
-          .unit = "bytes",
-          .run = empty },
+        { .metric = "an empty host", .unit = "bytes", .run = empty },
         { .metric = "each tracked page, after a pass over distinct pages, "
                     "the host included",
           .unit = "bytes/page",

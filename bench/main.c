@@ -50,17 +50,18 @@ unsigned pgs_bench_rounds(const struct pgs_bench *bench, unsigned usual)
 
 static void print_usage(FILE *file)
 {
-    fputs("Usage: pgshare-bench [OPTION]... [NAME]...\n"
-          "Measure the named figures, or all.\n"
-          "\n"
-          "  -j, --json       print an array of objects\n"
-          "  -l, --list       what there is\n"
-          "  -n, --runs=N     rounds of each measurement\n"
-          "  -o, --only=TEXT  nothing but metrics with this text in their name\n"
-          "  -q, --quick      small sets and few rounds: does it work?\n"
-          "  -s, --strict     exit with 1 when a target is missed\n"
-          "  -h, --help       this\n",
-          file);
+    fputs(
+        "Usage: pgshare-bench [OPTION]... [NAME]...\n"
+        "Measure the named figures, or all.\n"
+        "\n"
+        "  -j, --json       print an array of objects\n"
+        "  -l, --list       what there is\n"
+        "  -n, --runs=N     rounds of each measurement\n"
+        "  -o, --only=TEXT  nothing but metrics with this text in their name\n"
+        "  -q, --quick      small sets and few rounds: does it work?\n"
+        "  -s, --strict     exit with 1 when a target is missed\n"
+        "  -h, --help       this\n",
+        file);
 }
 
 static void print_list(void)
@@ -107,14 +108,30 @@ int main(int argc, char **argv)
 
     while ((c = getopt_long(argc, argv, "jln:o:qsh", options, NULL)) != -1) {
         switch (c) {
-        case 'j': json = true; break;
-        case 'l': print_list(); return EXIT_SUCCESS;
-        case 'n': bench.runs = parse_runs(optarg); break;
-        case 'o': bench.only = optarg; break;
-        case 'q': bench.quick = true; break;
-        case 's': strict = true; break;
-        case 'h': print_usage(stdout); return EXIT_SUCCESS;
-        default: print_usage(stderr); return 2;
+        case 'j':
+            json = true;
+            break;
+        case 'l':
+            print_list();
+            return EXIT_SUCCESS;
+        case 'n':
+            bench.runs = parse_runs(optarg);
+            break;
+        case 'o':
+            bench.only = optarg;
+            break;
+        case 'q':
+            bench.quick = true;
+            break;
+        case 's':
+            strict = true;
+            break;
+        case 'h':
+            print_usage(stdout);
+            return EXIT_SUCCESS;
+        default:
+            print_usage(stderr);
+            return 2;
         }
     }
     if (bench.quick)

@@ -16,8 +16,8 @@
 uint64_t pgs_bench_now(void);
 
 /* Ends the program, which has nothing to say any more. */
-__attribute__((format(printf, 1, 2), noreturn)) void
-pgs_bench_die(const char *format, ...);
+__attribute__((format(printf, 1, 2), noreturn)) void pgs_bench_die(
+    const char *format, ...);
 
 /* Ends it if a call of the library failed. */
 void pgs_bench_check(int result, const char *what);

@@ -57,8 +57,8 @@ void pgs_report_note(struct pgs_report *report, const char *format, ...)
     va_start(args, format);
     n = vasprintf(&line, format, args);
     va_end(args);
-    if (n < 0 || asprintf(&all, "%s%s\n", report->notes ? report->notes : "",
-                          line) < 0)
+    if (n < 0 ||
+        asprintf(&all, "%s%s\n", report->notes ? report->notes : "", line) < 0)
         pgs_bench_die("out of memory");
     free(line);
     free(report->notes);
@@ -177,7 +177,8 @@ void pgs_report_print_json(const struct pgs_report *report, FILE *file)
     for (size_t i = 0; i < report->n; i++)
         json_object_array_add(array, to_json(&report->figures[i]));
     fprintf(file, "%s\n",
-            json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
-                                                  JSON_C_TO_STRING_NOSLASHESCAPE));
+            json_object_to_json_string_ext(array,
+                                           JSON_C_TO_STRING_PRETTY |
+                                               JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(array);
 }

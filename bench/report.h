@@ -11,10 +11,10 @@
 
 /* What a figure has to keep to. */
 enum pgs_bound {
-    PGS_BOUND_NONE,     /* told for information: always ok */
-    PGS_BOUND_RATIO,    /* value ≤ limit × yardstick */
-    PGS_BOUND_RATIO_MIN,/* value ≥ limit × yardstick */
-    PGS_BOUND_VALUE     /* value ≤ limit */
+    PGS_BOUND_NONE,      /* told for information: always ok */
+    PGS_BOUND_RATIO,     /* value ≤ limit × yardstick */
+    PGS_BOUND_RATIO_MIN, /* value ≥ limit × yardstick */
+    PGS_BOUND_VALUE      /* value ≤ limit */
 };
 
 /* Strings of at most PGS_FIGURE_TEXT - 1 bytes, so that a figure can travel
@@ -22,9 +22,9 @@ enum pgs_bound {
 #define PGS_FIGURE_TEXT 112
 
 struct pgs_figure {
-    char name[16];                     /* of the bench */
-    char metric[PGS_FIGURE_TEXT];      /* with the order of accesses */
-    char unit[16];                     /* of both values */
+    char name[16];                /* of the bench */
+    char metric[PGS_FIGURE_TEXT]; /* with the order of accesses */
+    char unit[16];                /* of both values */
     char yardstick[PGS_FIGURE_TEXT];
     double value;
     double yardstick_value;
@@ -38,12 +38,11 @@ struct pgs_report *pgs_report_new(void);
 struct pgs_report *pgs_report_free(struct pgs_report *report);
 
 /* Copies the figure. */
-void pgs_report_add(struct pgs_report *report,
-                    const struct pgs_figure *figure);
+void pgs_report_add(struct pgs_report *report, const struct pgs_figure *figure);
 
 /* A line of text on how things were measured; not part of the JSON. */
-__attribute__((format(printf, 2, 3))) void
-pgs_report_note(struct pgs_report *report, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void pgs_report_note(
+    struct pgs_report *report, const char *format, ...);
 
 void pgs_report_print(const struct pgs_report *report, FILE *file);
 void pgs_report_print_json(const struct pgs_report *report, FILE *file);

@@ -22,9 +22,9 @@
 #define PAGES_SMALL 65536u /* of each guest */
 #define PAGES_LARGE 16777216u
 #define PAGES_LARGE_QUICK 262144u
-#define OPS 2048u          /* timed in one turn … */
-#define SAMPLE 256u        /* … in parts of so many */
-#define WARM 256u          /* before, not timed */
+#define OPS 2048u   /* timed in one turn … */
+#define SAMPLE 256u /* … in parts of so many */
+#define WARM 256u   /* before, not timed */
 #define TRAFFIC 400000u
 #define TOTAL (OPS + WARM)
 #define ROUNDS 9u
@@ -206,8 +206,7 @@ static void make_traffic(struct world *world, uint64_t *seed)
     int r = 0;
 
     for (uint32_t i = 0; !r && i < TRAFFIC; i++) {
-        struct pgs_guest *guest =
-            &world->guests[pgs_bench_below(seed, GUESTS)];
+        struct pgs_guest *guest = &world->guests[pgs_bench_below(seed, GUESTS)];
         uint64_t gfn = pgs_bench_below(seed, world->pages);
 
         r = pgshare_gfn_info(world->rig.host, guest->dom, gfn, &info);

@@ -68,6 +68,8 @@ int rig_try_open(struct rig *rig, int machine,
     backend = rig->ops->backend(rig->state);
     if (options)
         host = options->host;
+    if (options && options->wrap)
+        backend = options->wrap(backend);
     if (options && options->decorated) {
         ck_assert_int_eq(pgshare_fault_backend_new(backend, &rig->faults), 0);
         backend = pgshare_fault_backend_base(rig->faults);

@@ -70,6 +70,8 @@ struct rig {
 struct rig_options {
     uint64_t frames;
     bool decorated; /* rig.faults is there */
+    /* A decorator of the test's own over the machine's backend, or NULL. */
+    struct pgshare_backend *(*wrap)(struct pgshare_backend *inner);
     struct pgshare_host_options host;
 };
 

@@ -224,6 +224,34 @@ START_TEST(breaks_by_the_platform_settle_the_accounts)
 }
 END_TEST
 
+START_TEST(a_break_that_was_not_told_yet_stands_in_nobodys_way)
+{
+    struct pgshare_unshare_progress progress = { .size = sizeof(progress) };
+    struct rig rig;
+    uint64_t dom;
+
+    open_shared(&rig, _i, 8);
+    dom = rig_dom(&rig, 0);
+    for (unsigned gfn = 0; gfn < 8; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
+    ck_assert_int_eq(pgshare_unshare(rig.host, dom, 0, 1, NULL), 0);
+    ck_assert_int_eq(pgshare_fault_write(rig.host, dom, 1, 0, NULL, NULL), 0);
+    ck_assert_int_eq(pgshare_gfn_get(rig.host, dom, 2, 1, PGSHARE_GET_WRITE,
+                                     NULL),
+                     0);
+    ck_assert_int_eq(pgshare_gfn_put(rig.host, dom, 2, 1, PGSHARE_GET_WRITE),
+                     0);
+    ck_assert_int_eq(rig.ops->depopulate(rig.guests[0].impl, 3, 1), 0);
+    rig_expect(&rig, 0, 3, 1, HOLE);
+    ck_assert_int_eq(pgshare_declare_never_share(rig.host, dom, 4, 1, 1, NULL),
+                     0);
+    ck_assert_int_eq(pgshare_domain_unshare(rig.host, dom, 5, 2, 0, &progress),
+                     0);
+    ck_assert_int_eq(rig_leave(&rig, 0), 0);
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- read-only ranges -------------------------------------------------- */
 
 START_TEST(writes_to_a_read_only_range_are_reported_and_not_done)
@@ -345,6 +373,7 @@ static const struct contract_test tests[] = {
     { &unshare_makes_exactly_the_range_private, CAN_SHARE },
     { &pages_can_be_shared_again_after_a_break, CAN_SHARE },
     { &breaks_by_the_platform_settle_the_accounts, CAN_SHARE | CAN_HARVEST },
+    { &a_break_that_was_not_told_yet_stands_in_nobodys_way, CAN_SHARE },
     { &writes_to_a_read_only_range_are_reported_and_not_done,
       CAN_SHARE | CAN_READ_ONLY },
     { &free_and_volatile_pages_do_not_become_read_only,

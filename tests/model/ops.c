@@ -232,6 +232,10 @@ void op_chaos(struct world *w, const struct record *r)
 
 void op_clock(struct world *w, const struct record *r)
 {
+    /* Answers may be late, but an operation that the library has given up, and
+     * asked about, may not be done after that. */
+    if (w->chaos.delay_op)
+        pgshare_mock_deliver(w->machine);
     pgshare_mock_clock_advance(w->machine, (uint64_t)r->b * POLL_NS);
     pgshare_mock_pressure_set(w->machine, r->c % 101);
     pgshare_mock_poll(w->machine);

@@ -73,6 +73,8 @@ int world_expect(struct world *w, int r, uint64_t legal)
         legal |= E(FULL) | E(BUSY);
     if (w->options.without)
         legal |= E(NOTSUP);
+    if (w->options.sharers_max)
+        legal |= E(FULL);
     for (unsigned i = 0; i < DOMAINS; i++)
         if (w->guests[i].dead)
             legal |= E(GONE);

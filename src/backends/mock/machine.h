@@ -139,6 +139,7 @@ struct pgshare_mock_machine {
     bool deterministic;
     bool platform_cow;
     bool stepping;        /* hooks run between pages */
+    uint64_t ops; /* bit 1 << kind of each that the host may use */
     _Atomic bool unquiet; /* chaos or hooks: submit() takes the long way */
 
     /* memory */

@@ -103,11 +103,12 @@ static int backend_attach(struct pgshare_backend *backend,
         return PGSHARE_ERR_EXISTS;
     machine->host = host;
     machine->sink = sink;
+    machine->ops = machine_ops(machine);
     *ret_info = (struct pgshare_backend_info){
         .size = sizeof(*ret_info),
         .caps = machine_caps(machine),
         .extent_max = (uint32_t)options->extent_max,
-        .ops = machine_ops(machine),
+        .ops = machine->ops,
         .extent_cost_ns = options->extent_cost_ns,
         .page_cost_ns = options->page_cost_ns,
         .mappings_max = options->mappings_max,
@@ -215,7 +216,7 @@ static int refuse(struct pgs_mock_work *work)
     struct pgshare_mock_machine *machine = work->machine;
     const struct pgshare_op *op = work->op;
 
-    if (op->kind >= PGSHARE_OP_MAX || !(machine_ops(machine) & BIT(op->kind)))
+    if (op->kind >= PGSHARE_OP_MAX || !(machine->ops & BIT(op->kind)))
         return PGSHARE_ERR_NOTSUP;
     if (op->domain) {
         work->domain = pgs_mock_domain_find(machine, op->domain);

@@ -210,6 +210,10 @@ static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
         not_protected(work, i, "compare", PGSHARE_ERR_CLIENT_TICKET);
         return;
     }
+    if (!zero && !source && work->peer && work->peer->dead) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
+        return;
+    }
     if (!zero && !source) {
         not_protected(work, i, "compare (source)", PGSHARE_ERR_SOURCE_TICKET);
         return;

@@ -148,8 +148,9 @@ static const struct argp argp = {
     .doc = "Shares pages between the guests of a mock machine.\v"
            "Several guests boot from copy-on-write disks over one image, which "
            "is made from files of this machine; or their memory comes from RAM "
-           "images of real guests (./run guests makes some). In the end every "
-           "byte of every guest is compared with a shadow copy.\n\n"
+           "images of real guests (in the source tree, ./run guests makes "
+           "some). In the end every byte of every guest is compared with a "
+           "shadow copy.\n\n"
            "Exit status: 0 all is well, 1 something is wrong, 2 usage.",
 };
 

@@ -9,8 +9,10 @@
 int pgs_visit_call(struct pgs_visit *visit, struct pgshare_call *ours,
                    const struct pgshare_call *theirs)
 {
-    int r = pgs_abi_in(ours, sizeof(*ours), sizeof(*ours), theirs);
+    int r;
 
+    ours->size = 0; /* refused: report() leaves theirs alone */
+    r = pgs_abi_in(ours, sizeof(*ours), sizeof(*ours), theirs);
     if (r)
         return r;
     if (!theirs)
@@ -23,7 +25,7 @@ int pgs_visit_call(struct pgs_visit *visit, struct pgshare_call *ours,
 void pgs_visit_report(const struct pgshare_call *ours,
                       struct pgshare_call *theirs)
 {
-    if (!theirs)
+    if (!theirs || !ours->size)
         return;
     if (ours->token)
         theirs->token = ours->token;

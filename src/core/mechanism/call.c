@@ -341,10 +341,13 @@ bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
             continue;
         concerned = true;
         gate = atomic_load_explicit(&call->gate, memory_order_acquire);
-        if (gate && atomic_load_explicit(&call->op_domain,
-                                         memory_order_relaxed) ==
-                        domain->cookie)
-            answer_all(call, gate & ~WRITING, PGSHARE_ERR_GONE);
+        if (!gate || atomic_load_explicit(&call->op_domain,
+                                          memory_order_relaxed) !=
+                         domain->cookie)
+            continue;
+        /* it may have been done, and have changed the reserve */
+        atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
+        answer_all(call, gate & ~WRITING, PGSHARE_ERR_GONE);
     }
     return concerned;
 }

@@ -231,15 +231,18 @@ static bool moves_frames(const struct pgshare_host *host)
 
 /* May all the mappings of the client's frame be moved? Marks it then. */
 static bool start_joining(struct pgs_extent *extent,
-                          struct pgshare_host *host, uint32_t frame)
+                          struct pgshare_host *host, uint32_t i,
+                          uint32_t frame)
 {
     struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+    bool zero = extent->page[i] & PGS_PAGE_FRAME &&
+                extent->frame[i] == PGS_NONE;
     bool may;
 
     pgs_frame_lock(&host->frames, frame);
     may = !record->pending && record->flags == PGS_FRAME_LIVE;
     /* zero mappings have no nodes to be moved to */
-    if (extent->flags & PGS_EXTENT_ZERO && record->mappings > 1)
+    if (zero && record->mappings > 1)
         may = false;
     if (may)
         record->flags |= PGS_FRAME_JOINING;
@@ -262,7 +265,7 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
         pgs_extent_drop(extent, i, 0);
         extent->page[i] |= PGS_PAGE_DONE;
     } else if (frame != PGS_NONE && moves_frames(host) &&
-               !start_joining(extent, host, frame)) {
+               !start_joining(extent, host, i, frame)) {
         pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
     } else {
         extent->page[i] |= PGS_PAGE_JOIN;

@@ -139,6 +139,7 @@ int pgs_freeze(struct pgs_domain *domain, uint64_t timeout)
     if (atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_FROZEN,
                                  memory_order_acq_rel) & PGS_DOMAIN_FROZEN)
         return PGSHARE_ERR_STATE;
+    r = learn_of_breaks(domain, timeout);
     while (!r && next_run(&walk)) {
         struct pgs_extent *extent =
             make_extent(&walk, PGS_EXTENT_SOURCE | PGS_EXTENT_MARK);
