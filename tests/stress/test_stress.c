@@ -372,23 +372,41 @@ static void *churner(void *ctx)
     return NULL;
 }
 
+static void on_finding(void *ctx, const struct pgshare_finding *finding)
+{
+    blame(ctx, "audit: %s, domain %" PRIx64 ", GFN %" PRIx64 ", frame %" PRIu64
+          ": %" PRIu64 " expected, %" PRIu64 " found",
+          pgshare_invariant_name(finding->invariant), finding->dom,
+          finding->gfn, finding->frame, finding->expected, finding->found);
+}
+
+static void audit(struct stress *s, uint32_t flags)
+{
+    struct pgshare_audit_options options = {
+        .size = sizeof(options),
+        .flags = flags,
+        .finding = on_finding,
+        .ctx = s,
+    };
+    struct pgshare_audit audit = { .size = sizeof(audit) };
+    int r = pgshare_host_audit(s->host, &options, &audit);
+
+    if (r && (r != PGSHARE_ERR_BUSY || flags))
+        blame(s, "audit: %s", pgshare_error_name(r));
+}
+
 static void *auditor(void *ctx)
 {
     struct actor *a = ctx;
     struct stress *s = a->stress;
 
     while (!atomic_load(&s->stop)) {
-        struct pgshare_audit audit = { .size = sizeof(audit) };
         struct pgshare_host_stats stats = { .size = sizeof(stats) };
         struct pgshare_account account = { .size = sizeof(account) };
         struct pgshare_frame_info frame = { .size = sizeof(frame) };
         uint64_t after = 0;
-        int r = pgshare_host_audit(s->host, NULL, &audit);
 
-        if (r && r != PGSHARE_ERR_BUSY)
-            blame(s, "audit: %s", pgshare_error_name(r));
-        if (!r && audit.violations)
-            blame(s, "%" PRIu64 " invariants are violated", audit.violations);
+        audit(s, 0);
         pgshare_host_stats(s->host, &stats);
         pgshare_account(s->host, a->dom, &account);
         while (!pgshare_cow_next(s->host, after, &frame))
@@ -525,15 +543,10 @@ static void run_all(struct stress *s)
 
 static void check_and_tear_down(struct stress *s)
 {
-    struct pgshare_audit_options options = {
-        .size = sizeof(options), .flags = PGSHARE_AUDIT_BACKEND
-    };
-    struct pgshare_audit audit = { .size = sizeof(audit) };
     struct pgshare_mock_info info = { .size = sizeof(info) };
 
+    audit(s, PGSHARE_AUDIT_BACKEND);
     ck_assert_msg(!atomic_load(&s->failed), "%s", s->text);
-    ck_assert_int_eq(pgshare_host_audit(s->host, &options, &audit), 0);
-    ck_assert_uint_eq(audit.violations, 0);
     ck_assert_uint_eq(pgshare_mock_check(s->machine), 0);
     pgshare_host_free(s->host);
     ck_assert_uint_eq(pgshare_mock_check(s->machine), 0);

@@ -280,7 +280,10 @@ void pgs_mock_perform(struct pgshare_mock_machine *machine,
         for (uint32_t i = 0; i < count; i++) {
             if (i)
                 pgs_mock_step(machine);
-            op_table[op->kind](work, i, 1);
+            if (work->domain && work->domain->dead)
+                pgs_mock_fail(work, i, PGSHARE_ERR_GONE); /* died meanwhile */
+            else
+                op_table[op->kind](work, i, 1);
         }
     }
     pgs_mock_count_op(machine);

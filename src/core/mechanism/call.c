@@ -147,11 +147,15 @@ void pgs_call_give(struct pgs_call *call)
 
 static void end_answer(struct pgs_call *call)
 {
+    bool is_inline =
+        atomic_load_explicit(&call->submitter, memory_order_relaxed) ==
+        (uintptr_t)pthread_self();
     struct pgshare_host *host = call->host;
 
     atomic_store_explicit(&call->answered, 1, memory_order_release);
     atomic_store_explicit(&call->gate, 0, memory_order_release);
-    pgs_channel_notify(&host->channel);
+    if (!is_inline) /* else the driver looks by itself */
+        pgs_channel_notify(&host->channel);
 }
 
 /* Claims the gate for `token`; false: it is not (any more) awaited. */
@@ -171,9 +175,27 @@ static bool claim(struct pgs_call *call, uint64_t token)
     return true;
 }
 
+/* All pages at once, and all well: the usual answer. */
+static void fill_whole(struct pgs_call *call,
+                       const struct pgshare_completion *c)
+{
+    memset(call->status, 0, c->count);
+    if (c->ids)
+        memcpy(call->ids, c->ids, c->count * sizeof(*c->ids));
+    else
+        memset(call->ids, 0, c->count * sizeof(*call->ids));
+    call->left = 0;
+}
+
 static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
 {
     bool twice = false;
+
+    if (!c->status && !c->result && call->left == call->op.count &&
+        c->count == call->left) {
+        fill_whole(call, c);
+        return true;
+    }
 
     for (uint32_t i = 0; i < c->count; i++) {
         uint32_t page = c->first + i;
@@ -311,10 +333,13 @@ enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
     pgs_count(&host->shards, PGS_COUNT_BACKEND_OPS, 1);
+    atomic_store_explicit(&call->submitter, (uintptr_t)pthread_self(),
+                          memory_order_relaxed);
     r = is_gone(call, op) ? PGSHARE_ERR_GONE
                           : host->backend->ops->submit(host->backend, op, 1);
     if (r)
         answer_all(call, op->token, r < 0 ? r : PGSHARE_ERR_BACKEND);
+    atomic_store_explicit(&call->submitter, 0, memory_order_relaxed);
     return atomic_load_explicit(&call->answered, memory_order_acquire)
                ? PGS_NEXT
                : PGS_WAIT_OP;

@@ -54,6 +54,7 @@ struct pgs_call {
     _Atomic uint32_t answered;  /* 1: the operation is over */
     uint32_t left;              /* pages without an answer */
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
+    _Atomic uintptr_t submitter; /* the thread that is within submit(), or 0 */
     int64_t reserve;            /* what the operation gained */
     int8_t *status;             /* [op.count] */
     uint64_t *ids;              /* [op.count] */

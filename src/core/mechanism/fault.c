@@ -10,11 +10,10 @@
  *                                    │ no frame
  *                                    └ pay ─ again
  *
- * How a shared page is undone is decided under its frame's lock, cheapest
- * first: the last mapping takes the frame over, unless somebody pins it or is
- * about to map it (TAKING keeps it so until the end); a page that is logically
- * zero, or about to be overwritten whole, gets a zeroed frame; otherwise the
- * content is copied. Two threads that break the last two mappings at once both
+ * How a shared page is undone, cheapest first: the last mapping takes the
+ * frame over, unless somebody pins it or is about to map it (TAKING keeps it so
+ * until the end); a page that is logically zero, or about to be overwritten
+ * whole, gets a zeroed frame; otherwise the content is copied. Two threads that break the last two mappings at once both
  * copy, since each mapping counts until its page has left; the frame then dies.
  *
  * The books change only when the backend has answered: a mapping that could
@@ -222,31 +221,45 @@ static enum pgs_verdict unshared(struct pgs_call *call)
     return succeed(call, outcome);
 }
 
-/* Decides how, under the frame's lock. Sets TAKING on frame and call. */
-static uint32_t choose(struct pgs_call *call, uint64_t word, uint64_t *ret_id)
+/* The last mapping takes its frame over, unless somebody else pins it or is
+ * about to map it: sets TAKING on frame and call. */
+static bool take_over(struct pgs_call *call, uint32_t node)
 {
     struct pgs_frames *frames = &call->host->frames;
     struct pgs_frame *frame;
-    uint32_t how = PGSHARE_OP_COPY;
 
-    if (word & (PGS_ATTR_FREE | PGS_ATTR_SCRUB | PGS_ATTR_OVERWRITE) ||
-        call->flags & PGS_FAULT_WHOLE)
-        how = PGSHARE_OP_ZERO;
-    if (pgs_word_index(word) == PGS_NODE_ZERO) {
-        *ret_id = PGSHARE_ID_ZERO;
-        return PGSHARE_OP_ZERO;
-    }
-    call->frame = pgs_node_lock(frames, pgs_word_index(word));
+    call->frame = pgs_node_lock(frames, node);
     frame = pgs_frame_at(frames, call->frame);
     assert(pgs_frame_is_valid(frame));
-    *ret_id = frame->id;
     if (frame->mappings == 1 && !frame->pins && !frame->pending) {
         frame->flags |= PGS_FRAME_TAKING;
         call->flags |= PGS_FAULT_TAKING;
-        how = PGSHARE_OP_TAKE;
     }
     pgs_frame_unlock(frames, call->frame);
-    return how;
+    return call->flags & PGS_FAULT_TAKING;
+}
+
+/* Decides how. A frame with more mappings is not locked: should it have but
+ * one by the time that the backend copies, that is legal too. */
+static uint32_t choose(struct pgs_call *call, uint64_t word, uint64_t *ret_id)
+{
+    struct pgs_frames *frames = &call->host->frames;
+    uint32_t node = pgs_word_index(word);
+    struct pgs_frame *frame;
+
+    if (node == PGS_NODE_ZERO) {
+        *ret_id = PGSHARE_ID_ZERO;
+        return PGSHARE_OP_ZERO;
+    }
+    call->frame = pgs_node_frame(frames, node);
+    frame = pgs_frame_at(frames, call->frame);
+    *ret_id = frame->id;
+    if (pgs_frame_mappings(frame) == 1 && take_over(call, node))
+        return PGSHARE_OP_TAKE;
+    if (word & (PGS_ATTR_FREE | PGS_ATTR_SCRUB | PGS_ATTR_OVERWRITE) ||
+        call->flags & PGS_FAULT_WHOLE)
+        return PGSHARE_OP_ZERO;
+    return PGSHARE_OP_COPY;
 }
 
 static enum pgs_verdict break_mapping(struct pgs_call *call)

@@ -126,6 +126,41 @@ static struct pgs_extent *make_extent(struct walk *walk, uint32_t flags)
     return extent;
 }
 
+/* ---- what the platform knows ------------------------------------------- */
+
+static enum pgs_verdict harvested(struct pgs_call *call)
+{
+    (void)call;
+    return PGS_DONE;
+}
+
+static enum pgs_verdict harvest(struct pgs_call *call)
+{
+    return pgs_harvest(call, call->domain, harvested);
+}
+
+/* Where the platform resolves CoW, a word may still name a frame that the
+ * guest has left: after this none does, as long as it does not run. */
+static int learn_of_breaks(struct pgs_domain *domain, uint64_t timeout)
+{
+    struct pgs_call *call;
+    uint64_t token;
+    int r;
+
+    if (!(domain->caps & PGSHARE_CAP_PLATFORM_COW))
+        return 0;
+    call = pgs_call_take(domain->host, domain, harvest);
+    if (!call)
+        return PGSHARE_ERR_BUSY;
+    call->timeout = timeout;
+    call->finish = free_extent; /* nothing to tell */
+    if (!pgs_call_drive(call, &token))
+        return PGSHARE_ERR_INPROGRESS;
+    r = call->result;
+    pgs_call_give(call);
+    return r;
+}
+
 /* ---- freezing ---------------------------------------------------------- */
 
 int pgs_freeze(struct pgs_domain *domain, uint64_t timeout)

@@ -512,9 +512,12 @@ static enum pgs_verdict unlock(struct pgs_call *call)
 
 /* ---- the beginning ----------------------------------------------------- */
 
+/* Is a page of this side in the quarantine? */
 static bool is_waiting(const struct pgs_side *side, uint32_t count)
 {
-    for (uint32_t i = 0; side->domain && i < count; i++) {
+    if (!side->domain || !(side->domain->caps & PGSHARE_CAP_PLATFORM_COW))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
         uint64_t word = atomic_load_explicit(
             pgs_word_at(&side->domain->host->chunks, side->page + i),
             memory_order_acquire);

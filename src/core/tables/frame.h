@@ -113,6 +113,12 @@ static inline struct pgs_frame *pgs_frame_at(const struct pgs_frames *frames,
     return pgs_slab_at(&frames->frames, frame);
 }
 
+/* How many mappings it has, as seen without its stripe's lock. */
+static inline uint32_t pgs_frame_mappings(const struct pgs_frame *frame)
+{
+    return __atomic_load_n(&frame->mappings, __ATOMIC_RELAXED);
+}
+
 static inline struct pgs_node *pgs_node_at(const struct pgs_frames *frames,
                                            uint32_t node)
 {

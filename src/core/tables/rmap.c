@@ -159,7 +159,7 @@ uint32_t pgs_rmap_link(struct pgs_frames *frames, uint32_t frame,
         pgs_node_at(frames, record->head)->prev = index;
     }
     record->head = index;
-    record->mappings++;
+    __atomic_store_n(&record->mappings, record->mappings + 1, __ATOMIC_RELAXED);
     assert(pgs_frame_is_valid(record));
     return index;
 }
@@ -183,7 +183,7 @@ uint32_t pgs_rmap_unlink(struct pgs_frames *frames, uint32_t node)
         assert(pgs_node_at(frames, gone->next)->prev == node);
         pgs_node_at(frames, gone->next)->prev = gone->prev;
     }
-    record->mappings--;
+    __atomic_store_n(&record->mappings, record->mappings - 1, __ATOMIC_RELAXED);
     assert((record->mappings == 0) == (record->head == PGS_NONE));
     push_node(frames, pgs_stripe_of(frames, frame), node);
     return record->mappings;
@@ -234,9 +234,10 @@ uint32_t pgs_rmap_move(struct pgs_frames *frames, uint32_t from, uint32_t to)
         if (target->head != PGS_NONE)
             pgs_node_at(frames, target->head)->prev = last;
         target->head = source->head;
-        target->mappings += moved;
+        __atomic_store_n(&target->mappings, target->mappings + moved,
+                         __ATOMIC_RELAXED);
         source->head = PGS_NONE;
-        source->mappings = 0;
+        __atomic_store_n(&source->mappings, 0, __ATOMIC_RELAXED);
     }
     assert((target->mappings == 0) == (target->head == PGS_NONE));
     if (a != b)
