@@ -32,8 +32,9 @@ enum machine_can {
     CAN_STEPS = 1 << 11,     /* schedule(): actions between two steps */
     CAN_INLINE = 1 << 12,    /* operations are answered within submit() */
     CAN_REFUSE = 1 << 13,    /* direct page tables: sharing refuses */
-    CAN_TELL = 1 << 14       /* a write to a page that is only marked is told;
+    CAN_TELL = 1 << 14,      /* a write to a page that is only marked is told;
                               * elsewhere a share is what finds it */
+    CAN_TAKE_LAST = 1 << 15  /* a write to the last mapping needs no frame */
 };
 
 struct machine {

@@ -247,9 +247,10 @@ static const struct machine_ops mock_ops = {
 #define ALL                                                                   \
     (CAN_SHARE | CAN_READ_ONLY | CAN_PAY | CAN_CLONE | CAN_FINGERPRINT |      \
      CAN_PIN | CAN_DROP | CAN_EXHAUST | CAN_KILL | CAN_STEPS)
-#define LIBRARY (ALL | CAN_RESOLVE | CAN_TELL)
-#define SILENT (ALL | CAN_HARVEST)
-#define PLATFORM (SILENT | CAN_TELL)
+#define LIBRARY (ALL | CAN_RESOLVE | CAN_TELL | CAN_TAKE_LAST)
+#define PLATFORM (ALL | CAN_HARVEST | CAN_TELL | CAN_TAKE_LAST)
+#define LINUX (ALL | CAN_HARVEST | CAN_TELL)
+#define XEN (ALL | CAN_HARVEST | CAN_TAKE_LAST)
 #define OFTEN 300000 /* in a million */
 
 const struct machine machines[] = {
@@ -259,10 +260,10 @@ const struct machine machines[] = {
       &mock_ops },
     { "platform-late", PLATFORM, PGSHARE_MOCK_PLAIN_PLATFORM, OFTEN, 0,
       &mock_ops },
-    { "linux", PLATFORM | CAN_INLINE, PGSHARE_MOCK_LINUX, 0, 0, &mock_ops },
-    { "linux-late", PLATFORM, PGSHARE_MOCK_LINUX, OFTEN, 0, &mock_ops },
-    { "xen", SILENT | CAN_INLINE, PGSHARE_MOCK_XEN, 0, 0, &mock_ops },
-    { "xen-late", SILENT, PGSHARE_MOCK_XEN, OFTEN, 0, &mock_ops },
+    { "linux", LINUX | CAN_INLINE, PGSHARE_MOCK_LINUX, 0, 0, &mock_ops },
+    { "linux-late", LINUX, PGSHARE_MOCK_LINUX, OFTEN, 0, &mock_ops },
+    { "xen", XEN | CAN_INLINE, PGSHARE_MOCK_XEN, 0, 0, &mock_ops },
+    { "xen-late", XEN, PGSHARE_MOCK_XEN, OFTEN, 0, &mock_ops },
     { "direct", CAN_REFUSE | CAN_INLINE, PGSHARE_MOCK_PLAIN, 0,
       PGSHARE_MOCK_DIRECT, &mock_ops },
 };

@@ -176,6 +176,11 @@ START_TEST(every_break_under_the_claims_can_be_paid)
     open_spent(&rig, _i);
     rig_expect(&rig, 0, 20, 4, OR_ZERO);
     rig_expect(&rig, 1, 20, 4, OR_ZERO);
+    if (!(rig.machine->can & CAN_TAKE_LAST)) {
+        /* that copy needs a frame, before it gives one back */
+        ck_assert_int_eq(rig.ops->depopulate(rig.guests[2].impl, 0, 1), 0);
+        rig_expect(&rig, 2, 0, 1, HOLE);
+    }
     for (unsigned gfn = 0; gfn < 8; gfn++) {
         ck_assert_int_eq(rig_write(&rig, 1, gfn), 0);
         rig_check(&rig);

@@ -69,10 +69,12 @@ static void guest_write(struct world *w, const struct record *r,
         world_fail(w, "a write to read-only memory was done");
     if (!error && !(flags & (P_PRESENT | P_MAYBE)))
         world_fail(w, "a write to a hole was done");
-    model_write(page, offset, bytes, len);
     if (error)
         page->flags |= P_UNSURE;
-    else
+    if (error && g->frozen)
+        return; /* will be dropped */
+    model_write(page, offset, bytes, len);
+    if (!error)
         page->flags &= ~(uint32_t)P_RECLAIMED;
 }
 
@@ -164,11 +166,11 @@ void op_block_read(struct world *w, const struct record *r)
         uint8_t bytes[PGSHARE_PAGE_SIZE];
 
         pgshare_mock_block_peek(g->mock, w->disk, block + i, bytes);
-        if (error) /* those before the one that failed may have been read */
-            page->flags |= P_LOOSE;
         if (!error || !pgshare_mock_compare(g->mock, g->base + r->at + i, 0,
                                             bytes, sizeof(bytes)))
             model_write(page, 0, bytes, sizeof(bytes));
+        if (error) /* some may have been read, others emptied for that */
+            page->flags |= P_LOOSE;
     }
 }
 
@@ -287,7 +289,8 @@ void op_populate(struct world *w, const struct record *r)
         struct page *page = &g->pages[i];
 
         if (page->flags & P_PRESENT &&
-            !(page->flags & (P_RECLAIMED | P_VOLATILE | P_MAYBE)))
+            !(page->flags &
+              (P_RECLAIMED | P_VOLATILE | P_MAYBE | P_GOING)))
             world_fail(w, "memory was put where some is");
         model_hole(page);
         page->flags |= P_PRESENT;

@@ -146,7 +146,8 @@ static void run_streams(unsigned flavour)
         bool good = run(&stream, false);
 
         if (!good) {
-            shrink(&stream);
+            if (!getenv("PGS_TEST_NO_SHRINK"))
+                shrink(&stream);
             printf("flavour %u, stream %" PRIu64 " fails; the shortest that "
                    "does:\n", flavour, i);
             keep(&stream, seed);

@@ -176,8 +176,10 @@ static void on_report(void *ctx, const struct pgshare_report *report)
             continue;
         if (report->kind == PGSHARE_REPORT_RECLAIMED)
             check_oldest(w, g, report->gfn);
-        if (report->kind == PGSHARE_REPORT_DOMAIN_REMOVED)
+        if (report->kind == PGSHARE_REPORT_DOMAIN_REMOVED) {
             g->leaving = false;
+            g->dom = 0;
+        }
         if (report->kind == PGSHARE_REPORT_RING_DETACHED)
             g->ring = NULL;
     }

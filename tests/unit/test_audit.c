@@ -83,7 +83,7 @@ START_TEST(test_words_that_make_no_sense)
     } flips[] = {
         { 50, PGS_ATTR_RECLAIMED },      { 50, PGS_ATTR_BROKEN },
         { 50, PGS_ATTR_SCRUB },          { 50, PGS_ATTR_HELD_WRITE },
-        { 50, UINT64_C(1) << 15 },       { 0, PGS_ATTR_RECLAIMED },
+        { 0, PGS_ATTR_STUCK },           { 0, PGS_ATTR_RECLAIMED },
         { 0, UINT64_C(1) << 60 },        { 31, PGS_ATTR_READONLY },
         { WORLD_PAGES, PGS_ATTR_BONUS }, { WORLD_PAGES, UINT64_C(1) << 20 },
     };

@@ -82,7 +82,8 @@ static enum pgs_mock_access write_once(struct pgshare_mock_domain *domain,
 
 /*
  * Writes within one page, and lets faults be resolved. Answers INPROGRESS when
- * the vCPU must be parked.
+ * the vCPU must be parked, and NOFRAME when it must because the machine found
+ * no memory for a break of its own: that is what a demand is for.
  */
 int pgs_mock_write_part(struct pgshare_mock_domain *domain, uint64_t gfn,
                         uint32_t offset, const void *bytes, uint32_t len,
@@ -100,7 +101,7 @@ int pgs_mock_write_part(struct pgshare_mock_domain *domain, uint64_t gfn,
         if (access == ACCESS_HOLE)
             return PGSHARE_ERR_HOLE;
         if (access == ACCESS_NOMEM)
-            return PGSHARE_ERR_INPROGRESS;
+            return PGSHARE_ERR_NOFRAME;
         error = raise_fault(domain, gfn, flags, timeout_ns);
         if (error == PGSHARE_ERR_BUSY || error == PGSHARE_ERR_NOFRAME)
             return PGSHARE_ERR_INPROGRESS;
@@ -121,6 +122,8 @@ static int write_waiting(struct pgshare_mock_domain *domain, uint64_t gfn,
     for (;;) {
         error = pgs_mock_write_part(domain, gfn, offset, bytes, len,
                                     machine->options.fault_timeout_ns);
+        if (error == PGSHARE_ERR_NOFRAME)
+            error = PGSHARE_ERR_INPROGRESS;
         if (error != PGSHARE_ERR_INPROGRESS || !waits--)
             return error;
         atomic_fetch_add(&machine->retries, 1);

@@ -93,11 +93,10 @@ static bool parked_try(struct pgshare_mock_domain *domain,
     atomic_fetch_add(&machine->retries, 1);
     error = pgs_mock_write_part(domain, parked->gfn, parked->offset,
                                 parked->bytes, parked->len, 0);
-    if (error == PGSHARE_ERR_INPROGRESS) {
-        if (!parked->cookie)
-            parked->cookie = raise_demand(domain, parked->gfn);
+    if (error == PGSHARE_ERR_NOFRAME && !parked->cookie)
+        parked->cookie = raise_demand(domain, parked->gfn);
+    if (error == PGSHARE_ERR_NOFRAME || error == PGSHARE_ERR_INPROGRESS)
         return false;
-    }
     pgs_mock_count_dropped(machine, error);
     if (error && error != PGSHARE_ERR_READONLY)
         atomic_fetch_add(&machine->killed, 1);

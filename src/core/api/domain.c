@@ -189,7 +189,9 @@ int pgshare_domain_ram_add(struct pgshare_host *host, uint64_t dom,
     for (i = 0; !r && i < count; i++) {
         _Atomic uint64_t *word = pgs_word_of(visit.domain, gfn + i);
         uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
-        uint64_t keep = seen & (PGS_ATTR_NEVER | PGS_ATTR_READONLY);
+        uint64_t keep = seen & (PGS_ATTR_NEVER | PGS_ATTR_READONLY |
+                                PGS_ATTR_HELD | PGS_ATTR_HELD_WRITE |
+                                PGS_WORD_EPOCH);
 
         if (pgs_word_state(seen) != PGS_HOLE || seen & PGS_BUSY ||
             !atomic_compare_exchange_strong_explicit(

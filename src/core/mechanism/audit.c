@@ -100,7 +100,9 @@ static uint64_t forbidden(uint64_t word)
     if (state != PGS_HOLE)
         ret |= PGS_ATTR_RECLAIMED;
     if (state != PGS_PRIVATE)
-        ret |= PGS_ATTR_VOLATILE | PGS_ATTR_STUCK | UINT64_C(0xffff) << 48;
+        ret |= PGS_ATTR_VOLATILE | PGS_ATTR_STUCK;
+    if (state >= PGS_PROTECTED)
+        ret |= PGS_WORD_EPOCH;
     if (state == PGS_HOLE)
         ret |= PGS_ATTR_BONUS | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
     if (state >= PGS_PROTECTED || !(word & PGS_ATTR_HELD))

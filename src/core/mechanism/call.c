@@ -311,15 +311,10 @@ static bool is_gone(struct pgs_call *call, const struct pgshare_op *op)
             pgs_domain_flags(victim) & lost);
 }
 
-enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
-                                      struct pgshare_op *op, pgs_step next,
-                                      int8_t *status, uint64_t *ids)
+/* From here on the operation may be answered. */
+static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
+                int8_t *status, uint64_t *ids)
 {
-    struct pgshare_host *host = call->host;
-    int r;
-
-    assert(op->count > 0 && op->count <= PGSHARE_EXTENT_MAX);
-    pgs_lock_assert_none();
     op->token = next_token(call);
     call->op = *op;
     atomic_store_explicit(&call->op_domain, op->domain, memory_order_relaxed);
@@ -332,6 +327,18 @@ enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
     memset(status, PGS_PENDING, op->count);
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
+}
+
+enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
+                                      struct pgshare_op *op, pgs_step next,
+                                      int8_t *status, uint64_t *ids)
+{
+    struct pgshare_host *host = call->host;
+    int r;
+
+    assert(op->count > 0 && op->count <= PGSHARE_EXTENT_MAX);
+    pgs_lock_assert_none();
+    arm(call, op, next, status, ids);
     pgs_count(&host->shards, PGS_COUNT_BACKEND_OPS, 1);
     atomic_store_explicit(&call->submitter, (uintptr_t)pthread_self(),
                           memory_order_relaxed);
@@ -350,6 +357,14 @@ enum pgs_verdict pgs_call_submit(struct pgs_call *call, struct pgshare_op *op,
 {
     assert(op->count <= PGS_INLINE);
     return pgs_call_submit_into(call, op, next, call->status1, call->ids1);
+}
+
+enum pgs_verdict pgs_call_lose(struct pgs_call *call, pgs_step next)
+{
+    struct pgshare_op op = call->op;
+
+    arm(call, &op, next, call->status, call->ids);
+    return PGS_WAIT_OP;
 }
 
 /* An operation on a page of a domain that is lost never reaches the backend;

@@ -139,6 +139,9 @@ enum pgs_verdict pgs_call_submit(struct pgs_call *call, struct pgshare_op *op,
 enum pgs_verdict pgs_call_submit_into(struct pgs_call *call,
                                       struct pgshare_op *op, pgs_step next,
                                       int8_t *status, uint64_t *ids);
+/* Goes on as if the operation that was answered last had not been: in time it
+ * is asked about (expire.c). */
+enum pgs_verdict pgs_call_lose(struct pgs_call *call, pgs_step next);
 
 /*
  * Drives a call until it is done or its deadline is over. True: done, the

@@ -45,11 +45,23 @@ static int infer(const struct pgshare_op *op, uint32_t i, int state,
     }
 }
 
+/* Did the question fail itself? Then nothing is known. */
+static bool was_refused(const struct pgs_call *call)
+{
+    for (uint32_t i = 0; i < call->op.count; i++)
+        if (call->status[i] < 0 && call->status[i] != PGSHARE_ERR_HOLE &&
+            call->status[i] != PGSHARE_ERR_GONE)
+            return true;
+    return false;
+}
+
 /* The query was answered: turns its answers into the operation's. */
 static enum pgs_verdict inferred(struct pgs_call *call)
 {
     struct pgshare_op op = call->lost;
 
+    if (was_refused(call))
+        return pgs_call_lose(call, inferred);
     call->op = op;
     for (uint32_t i = 0; i < op.count; i++) {
         if (call->status[i] >= 0)

@@ -26,11 +26,12 @@ struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
     size_t bytes = sizeof(struct pgs_extent) + (size_t)count * PER_PAGE;
     struct pgs_extent *extent =
         pgs_heap_zalloc(&host->heap, 1, bytes, _Alignof(struct pgs_extent));
-    char *at = (char *)(extent + 1);
+    char *at;
 
     assert(count > 0 && count <= PGSHARE_EXTENT_MAX);
     if (!extent)
         return NULL;
+    at = (char *)(extent + 1);
     extent->bytes = bytes;
     extent->count = count;
     /* widest elements first, so that all are aligned */
@@ -118,8 +119,11 @@ static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
 
     if (word & PGS_ATTR_NEVER)
         return PGSHARE_ERR_NEVER_SHARE;
-    if (!source && extent->flags & PGS_EXTENT_HOLES)
-        return pgs_word_state(word) == PGS_HOLE ? 0 : PGSHARE_ERR_STATE;
+    if (!source && extent->flags & PGS_EXTENT_HOLES) {
+        if (pgs_word_state(word) != PGS_HOLE)
+            return PGSHARE_ERR_STATE;
+        return pgs_quarantined(side->domain, word) ? PGSHARE_ERR_BUSY : 0;
+    }
     if (pgs_word_state(word) == PGS_HOLE)
         return PGSHARE_ERR_HOLE;
     if (side->tickets && !ticket_fits(host, word, side->tickets[i]))

@@ -145,6 +145,7 @@ struct pgshare_host {
     _Atomic uint64_t n_doomed;
     _Atomic int64_t unsecured;    /* see fork.c */
     _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
+    _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
     _Atomic uint32_t recount;     /* 1: the reserve's count is in doubt */
     _Atomic uint32_t work;        /* 1: something arrived for the runner */

@@ -141,7 +141,9 @@ static int secure(struct pgs_domain *payer, uint64_t *what, uint64_t count)
 /* Can the reserve give so much and still hold what the claims need? */
 static bool reserve_has(struct pgshare_host *host, uint64_t count)
 {
-    int64_t reserve = level(host, PGS_LEVEL_RESERVE);
+    int64_t reserve = level(host, PGS_LEVEL_RESERVE) -
+                      atomic_load_explicit(&host->reserve_leaving,
+                                           memory_order_relaxed);
 
     return reserve >= (int64_t)count &&
            reserve + level(host, PGS_LEVEL_CLAIMED) + unsecured(host) >=

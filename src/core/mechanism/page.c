@@ -47,6 +47,9 @@ bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
     _Atomic uint64_t *word = pgs_word_at(&host->chunks, page);
     uint64_t old;
 
+    /* memory that comes back there is in the quarantine, too */
+    if (pgs_word_state(next) == PGS_HOLE)
+        next |= pgs_private_word(pgs_page_domain(host, page)) & ~PGS_STATE;
     if (pgs_word_state(next) >= PGS_PROTECTED)
         unless |= PGS_ATTR_BROKEN;
     else

@@ -48,6 +48,8 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame);
 /* Releases up to PGS_INLINE doomed frames; an internal call for the runner.
  * False: none are doomed, or no call is free. */
 bool pgs_release_launch(struct pgshare_host *host);
+/* Releases a batch within the call, and goes on with `next`. */
+enum pgs_verdict pgs_release(struct pgs_call *call, pgs_step next);
 
 /* Gives the record of a released, or taken over, frame back. */
 void pgs_frame_retire(struct pgshare_host *host, uint32_t frame);

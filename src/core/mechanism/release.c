@@ -54,6 +54,14 @@ void pgs_frame_retire(struct pgshare_host *host, uint32_t frame)
     pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
 }
 
+static enum pgs_verdict end(struct pgs_call *call)
+{
+    if (!call->resume)
+        return PGS_DONE;
+    call->step = call->resume;
+    return PGS_NEXT;
+}
+
 static enum pgs_verdict released(struct pgs_call *call)
 {
     for (uint32_t i = 0; i < call->op.count; i++) {
@@ -62,7 +70,7 @@ static enum pgs_verdict released(struct pgs_call *call)
         else
             pgs_frame_defer(call->host, call->batch[i]);
     }
-    return PGS_DONE;
+    return end(call);
 }
 
 static enum pgs_verdict release(struct pgs_call *call)
@@ -76,10 +84,16 @@ static enum pgs_verdict release(struct pgs_call *call)
     };
 
     if (!op.count)
-        return PGS_DONE;
+        return end(call);
     for (uint32_t i = 0; i < op.count; i++)
         ids[i] = pgs_frame_at(frames, call->batch[i])->id;
     return pgs_call_submit(call, &op, released);
+}
+
+enum pgs_verdict pgs_release(struct pgs_call *call, pgs_step next)
+{
+    call->resume = next;
+    return release(call);
 }
 
 bool pgs_release_launch(struct pgshare_host *host)

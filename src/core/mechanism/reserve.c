@@ -12,10 +12,42 @@
 
 #include "mechanism/ledger.h"
 
+/* Frames that the call gives back. */
+static int64_t given(const struct pgs_call *call)
+{
+    int64_t frames = (int64_t)call->count;
+
+    return frames < 0 ? -frames : 0;
+}
+
 static enum pgs_verdict exchanged(struct pgs_call *call)
 {
     call->result = call->status[0];
+    atomic_fetch_sub_explicit(&call->host->reserve_leaving, given(call),
+                              memory_order_relaxed);
     return PGS_DONE;
+}
+
+/* What is about to leave secures no claim; and what claims need by now does
+ * not leave. Claims are entered under the same lock. */
+static bool may_leave(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    int64_t rest;
+
+    if (!given(call))
+        return true;
+    pgs_mutex_lock(&host->domains_lock);
+    rest = (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) -
+           atomic_load_explicit(&host->reserve_leaving, memory_order_relaxed) -
+           given(call);
+    if (rest >= (int64_t)pgs_ledger_need(host))
+        atomic_fetch_add_explicit(&host->reserve_leaving, given(call),
+                                  memory_order_relaxed);
+    else
+        call->result = PGSHARE_ERR_OWED;
+    pgs_mutex_unlock(&host->domains_lock);
+    return !call->result;
 }
 
 static enum pgs_verdict exchange(struct pgs_call *call)
@@ -26,10 +58,11 @@ static enum pgs_verdict exchange(struct pgs_call *call)
         .arg = call->count,
     };
 
-    if (call->host->info.ops >> PGSHARE_OP_RESERVE & 1)
-        return pgs_call_submit(call, &op, exchanged);
-    call->result = PGSHARE_ERR_NOTSUP;
-    return PGS_DONE;
+    if (!(call->host->info.ops >> PGSHARE_OP_RESERVE & 1)) {
+        call->result = PGSHARE_ERR_NOTSUP;
+        return PGS_DONE;
+    }
+    return may_leave(call) ? pgs_call_submit(call, &op, exchanged) : PGS_DONE;
 }
 
 struct pgs_call *pgs_exchange_take(struct pgshare_host *host, int64_t frames)
@@ -68,8 +101,9 @@ static enum pgs_verdict recounted(struct pgs_call *call)
     struct pgshare_host *host = call->host;
     uint64_t level = pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE);
 
-    /* other calls make the answer useless */
-    if (!call->status[0] && pgs_calls_busy(host) == 1)
+    /* other calls make the answer useless, also those that have ended */
+    if (!call->status[0] && pgs_calls_busy(host) == 1 &&
+        pgs_shards_sum(&host->shards, PGS_COUNT_BACKEND_OPS) == call->count)
         pgs_count(&host->shards, PGS_LEVEL_RESERVE, call->ids[0] - level);
     else
         atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
@@ -81,6 +115,8 @@ static enum pgs_verdict recount(struct pgs_call *call)
 {
     struct pgshare_op op = { .kind = PGSHARE_OP_RESERVE, .count = 1 };
 
+    call->count =
+        pgs_shards_sum(&call->host->shards, PGS_COUNT_BACKEND_OPS) + 1;
     return pgs_call_submit(call, &op, recounted);
 }
 

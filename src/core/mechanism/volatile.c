@@ -20,7 +20,8 @@ static int may_push(uint64_t word)
     if (pgs_word_state(word) != PGS_PRIVATE ||
         word & (PGS_ATTR_VOLATILE | PGS_ATTR_READONLY))
         return PGSHARE_ERR_STATE;
-    return word & PGS_ATTR_HELD ? PGSHARE_ERR_BUSY : 0;
+    /* a stuck page is about to be unprotected, for which its slot has no room */
+    return word & (PGS_ATTR_HELD | PGS_ATTR_STUCK) ? PGSHARE_ERR_BUSY : 0;
 }
 
 /* BUSY held. The slot, for the word. */

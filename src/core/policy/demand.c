@@ -4,7 +4,12 @@
  * fault, and a vCPU waits.
  *
  *   demand ─┬ reserve has a frame ──┬ RESERVE -1 ─ ANSWER
- *           └ pay (a volatile page) ┘
+ *           ├ pay (a volatile page) ┤
+ *           └ harvest all, release ─┘
+ *
+ * Platforms that copy even for the last mapping leave a frame behind that
+ * nobody maps; until it is harvested and released, the ledger is one short.
+ * So before a demand is refused, all that the platform has not told is learned.
  *
  * The frame goes from the reserve to the machine, where the platform finds it.
  * The page's break is harvested later, like any other; until then the books
@@ -13,6 +18,8 @@
 #include "policy/policy.h"
 
 #include "mechanism/fault.h"
+#include "mechanism/page.h"
+#include "mechanism/share.h"
 
 #include <pgshare/fault.h>
 
@@ -47,6 +54,25 @@ static enum pgs_verdict handed_out(struct pgs_call *call)
     return answer(call);
 }
 
+/* One domain after the other (`intent` counts slots), then what they left. */
+static enum pgs_verdict gather(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+
+    while (++call->intent < host->slots_used) {
+        struct pgs_domain *domain = atomic_load_explicit(
+            &host->slots[call->intent], memory_order_acquire);
+
+        if (!domain || pgs_domain_flags(domain) & PGS_DOMAIN_GONE ||
+            !(domain->caps & PGSHARE_CAP_PLATFORM_COW))
+            continue;
+        atomic_store_explicit(&call->victim, domain, memory_order_release);
+        return pgs_harvest(call, domain, gather);
+    }
+    atomic_store_explicit(&call->victim, NULL, memory_order_release);
+    return pgs_release(call, pay);
+}
+
 static enum pgs_verdict hand_out(struct pgs_call *call)
 {
     struct pgshare_op op = {
@@ -55,6 +81,8 @@ static enum pgs_verdict hand_out(struct pgs_call *call)
         .arg = (uint64_t)-1,
     };
 
+    if (call->result && !call->intent)
+        return gather(call);
     if (call->result)
         return answer(call);
     return pgs_call_submit(call, &op, handed_out);

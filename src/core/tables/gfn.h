@@ -17,8 +17,8 @@
  *                  PROTECTED  its mark (tables/mark.h)
  *                  SHARED     its rmap node, or PGS_NODE_ZERO
  *                  HOLE       0
- *      bits 48-63  epoch: PRIVATE: low bits of the domain's harvest epoch in
- *                  which an operation of ours made the page private, else 0
+ *      bits 48-63  epoch: PRIVATE, HOLE: low bits of the domain's harvest epoch
+ *                  in which an operation of ours made it so; else 0
  *
  * BUSY is the word's lock, held across backend operations (that is what "in
  * flight" means): only its holder changes state and payload. Attributes may be
@@ -69,6 +69,7 @@ enum pgs_state {
 #define PGS_ATTR_STUCK (UINT64_C(1) << 15) /* the backend may still protect it */
 #define PGS_ATTR_ALL UINT64_C(0xfff0)
 #define PGS_PAYLOAD_SHIFT 16
+#define PGS_WORD_EPOCH (UINT64_C(0xffff) << 48)
 #define PGS_NODE_ZERO UINT32_MAX
 
 /* No page with one of these may become a mapping or be protected. */
