@@ -302,6 +302,17 @@ void pgs_extent_lock(struct pgs_extent *extent, struct pgshare_host *host)
     }
 }
 
+/* Page i's link is a mapping now. */
+static void end_pending(struct pgs_extent *extent, struct pgshare_host *host,
+                        uint32_t i)
+{
+    if (!moves_frames(host) || extent->frame[i] == PGS_NONE)
+        return;
+    pgs_frame_lock(&host->frames, extent->frame[i]);
+    pgs_frame_at(&host->frames, extent->frame[i])->pending--;
+    pgs_frame_unlock(&host->frames, extent->frame[i]);
+}
+
 void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
 {
     for (uint32_t i = 0; i < extent->count; i++) {
@@ -312,10 +323,13 @@ void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
         if (extent->page[i] & PGS_PAGE_JOIN &&
             extent->old_frame[i] != PGS_NONE)
             unpin(host, extent->old_frame[i], true);
+        if (extent->page[i] & PGS_PAGE_PENDING)
+            end_pending(extent, host, i);
         if (extent->page[i] & PGS_PAGE_PINNED)
             unpin(host, extent->frame[i], false);
         extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT |
-                                        PGS_PAGE_JOIN | PGS_PAGE_PINNED);
+                                        PGS_PAGE_JOIN | PGS_PAGE_PINNED |
+                                        PGS_PAGE_PENDING);
     }
 }
 
@@ -482,17 +496,6 @@ void pgs_extent_unlink_client(struct pgs_extent *extent,
 
 /* ---- commits ----------------------------------------------------------- */
 
-/* Page i's link is a mapping now. */
-static void end_pending(struct pgs_extent *extent, struct pgshare_host *host,
-                        uint32_t i)
-{
-    if (!moves_frames(host) || extent->frame[i] == PGS_NONE)
-        return;
-    pgs_frame_lock(&host->frames, extent->frame[i]);
-    pgs_frame_at(&host->frames, extent->frame[i])->pending--;
-    pgs_frame_unlock(&host->frames, extent->frame[i]);
-}
-
 /* The word becomes SHARED. False: it was told broken already, and is private
  * now. What it was before (a mark, another mapping) is given back. */
 static bool commit(struct pgs_extent *extent, struct pgshare_host *host,
@@ -546,7 +549,12 @@ void pgs_extent_commit_client(struct pgs_extent *extent,
     if (commit(extent, host, extent->client.page + i,
                extent->client_node[i])) {
         gone |= PGS_PAGE_CLIENT_LINK;
-        end_pending(extent, host, i);
+        /* until the old frame's other mappings have followed, nobody may move
+         * this frame's away */
+        if (extent->page[i] & PGS_PAGE_JOIN)
+            extent->page[i] |= PGS_PAGE_PENDING;
+        else
+            end_pending(extent, host, i);
         extent->new_shared++;
     } else {
         pgs_extent_unlink_client(extent, host, i);

@@ -39,7 +39,8 @@ enum pgs_page_flag {
     PGS_PAGE_JOIN = 1 << 11,      /* the client maps another frame, which is
                                    * pinned for us */
     PGS_PAGE_DONE = 1 << 12,      /* shared */
-    PGS_PAGE_PINNED = 1 << 13     /* frame[] is pinned for us, too */
+    PGS_PAGE_PINNED = 1 << 13,    /* frame[] is pinned for us, too */
+    PGS_PAGE_PENDING = 1 << 14    /* it takes no part in other joins yet */
 };
 
 /* One side's pages; consecutive ordinals, since an extent never crosses a
