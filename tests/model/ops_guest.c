@@ -278,8 +278,8 @@ void op_populate(struct world *w, const struct record *r)
     uint64_t legal = E(NOFRAME);
     int error;
 
-    if (!may_change(w, r))
-        return;
+    if (!may_change(w, r) || world_info(w).parked)
+        return; /* a write that waits might find memory after all */
     world_say(w, "populate %u:%" PRIu64 "+%u", (unsigned)(g - w->guests),
               op_gfn(r), r->count);
     legal |= E(EXISTS); /* a hole that the library has not heard of yet */

@@ -28,6 +28,7 @@ struct pgs_mock_pending {
     bool done;
     bool failed;
     bool at_work;
+    bool over; /* only its answer is to come */
     bool forgotten;
     int8_t status[PGSHARE_EXTENT_MAX];
     uint64_t ids[PGSHARE_EXTENT_MAX];
@@ -148,7 +149,7 @@ static void enter(struct pgshare_mock_machine *machine,
     pthread_mutex_lock(&machine->pending_lock);
     for (struct pgs_mock_pending *other = machine->pending; other;
          other = other->next)
-        overlaps |= overlap(&other->op, &pending->op);
+        overlaps |= !other->over && overlap(&other->op, &pending->op);
     pending->next = machine->pending;
     machine->pending = pending;
     pthread_mutex_unlock(&machine->pending_lock);
@@ -282,6 +283,7 @@ static void postpone(struct pgshare_mock_machine *machine,
     pthread_mutex_lock(&machine->pending_lock);
     pending->polls = draw_polls(machine);
     pending->at_work = false;
+    pending->over = pending->done;
     pthread_mutex_unlock(&machine->pending_lock);
     atomic_fetch_add(&machine->pending_n, 1);
 }

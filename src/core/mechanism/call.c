@@ -394,6 +394,17 @@ bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
 
 /* ---- drivers ----------------------------------------------------------- */
 
+static bool is_joining(struct pgs_call *call)
+{
+    struct pgs_frames *frames = &call->host->frames;
+    bool joining;
+
+    pgs_frame_lock(frames, call->frame);
+    joining = pgs_frame_at(frames, call->frame)->flags & PGS_FRAME_JOINING;
+    pgs_frame_unlock(frames, call->frame);
+    return joining;
+}
+
 static bool is_ready(struct pgs_call *call)
 {
     switch (call->verdict) {
@@ -407,6 +418,8 @@ static bool is_ready(struct pgs_call *call)
     case PGS_WAIT_HARVEST:
         return !atomic_load_explicit(&call->harvest->harvesting,
                                      memory_order_acquire);
+    case PGS_WAIT_JOIN:
+        return !is_joining(call);
     default:
         return true;
     }

@@ -38,6 +38,7 @@ enum pgs_verdict {
     PGS_WAIT_OP,
     PGS_WAIT_PAGE,
     PGS_WAIT_HARVEST, /* somebody else's, of pgs_call::harvest */
+    PGS_WAIT_JOIN,    /* pgs_call::frame is being joined to another */
     PGS_DONE
 };
 

@@ -178,6 +178,28 @@ static enum pgs_verdict paid(struct pgs_call *call)
     return call->result ? fail(call, call->result) : break_mapping(call);
 }
 
+/*
+ * A backend that moves whole frames may have moved this mapping, together with
+ * another that was being shared, from under the operation; the books follow
+ * when that join is over (join.c). So is it a frame's that is being joined, or
+ * by now another's, than the operation named?
+ */
+static bool was_moved(struct pgs_call *call, uint64_t word, bool *ret_over)
+{
+    struct pgs_frames *frames = &call->host->frames;
+    uint32_t frame;
+    bool joining;
+
+    if (!(call->host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME) ||
+        pgs_word_index(word) == PGS_NODE_ZERO)
+        return false;
+    frame = pgs_node_lock(frames, pgs_word_index(word));
+    joining = pgs_frame_at(frames, frame)->flags & PGS_FRAME_JOINING;
+    pgs_frame_unlock(frames, frame);
+    *ret_over = !joining;
+    return joining || frame != call->frame;
+}
+
 /* The guest's own write came first; that break will be told, and the
  * quarantine waits for it. */
 static enum pgs_verdict already_broken(struct pgs_call *call, uint64_t word)
@@ -198,9 +220,15 @@ static enum pgs_verdict unshared(struct pgs_call *call)
     uint64_t word = atomic_load_explicit(
         pgs_word_at(&host->chunks, call->page), memory_order_relaxed);
     uint32_t outcome;
+    bool over = false;
 
     if (call->status[0]) {
         stop_taking(call);
+        if (call->status[0] == PGSHARE_ERR_CLIENT_TICKET &&
+            was_moved(call, word, &over)) {
+            call->step = break_mapping;
+            return over ? PGS_NEXT : PGS_WAIT_JOIN;
+        }
         if (call->status[0] == PGSHARE_ERR_CLIENT_TICKET)
             return already_broken(call, word);
         return call->status[0] == PGSHARE_ERR_NOFRAME
