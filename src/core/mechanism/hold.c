@@ -50,6 +50,7 @@ int pgs_hold_add(struct pgshare_host *host, uint32_t page, uint32_t intent)
             attributes |= PGS_ATTR_HELD_WRITE;
         }
         atomic_fetch_or_explicit(at, attributes, memory_order_release);
+        pgs_count(&host->shards, PGS_LEVEL_VERSION, 1); /* for the audit */
         r = 0;
     }
     pgs_mutex_unlock(&host->holds.lock);
@@ -98,6 +99,7 @@ int pgs_hold_drop(struct pgshare_host *host, uint32_t page, uint32_t intent)
             pgs_holds_drop(&host->holds, hold);
         }
         atomic_fetch_and_explicit(at, ~clear, memory_order_release);
+        pgs_count(&host->shards, PGS_LEVEL_VERSION, 1);
         r = 0;
     }
     pgs_mutex_unlock(&host->holds.lock);
