@@ -171,7 +171,7 @@ void check_page(struct world *w, struct guest *g, uint32_t i, bool quiet)
         page->flags &= ~(uint32_t)P_MAYBE;
         page->flags |= P_PRESENT;
     }
-    if (page->flags & P_UNSURE && !quiet)
+    if (page->flags & (P_UNSURE | P_UNKNOWN) && !quiet)
         return;
     if (mock.state == PGSHARE_MOCK_RECLAIMED)
         check_reclaimed(w, g, i);
@@ -179,6 +179,9 @@ void check_page(struct world *w, struct guest *g, uint32_t i, bool quiet)
            !(check_info(w, g, i).flags & PGSHARE_GFN_VOLATILE);
     if (pgshare_mock_read(g->mock, g->base + i, 0, found, sizeof(found)))
         world_fail(w, "cannot read");
+    if (page->flags & P_UNKNOWN)
+        memcpy(page->bytes, found, sizeof(found));
+    page->flags &= ~(uint32_t)P_UNKNOWN;
     if (page->flags & P_UNSURE) {
         struct pgshare_mock_info info = world_info(w);
 

@@ -253,7 +253,8 @@ void op_audit(struct world *w, const struct record *r)
 
     world_say(w, "audit: %" PRIu64, audit.violations);
     world_expect(w, error, E(BUSY) | E(NOMEM));
-    if (!error && audit.violations && !w->chaos.lose && !w->chaos.refuse)
-        check_all(w), world_fail(w, "%" PRIu64 " invariants are violated",
-                                 audit.violations);
+    if (error || !audit.violations || w->chaos.lose || w->chaos.refuse)
+        return;
+    check_all(w);
+    world_fail(w, "%" PRIu64 " invariants are violated", audit.violations);
 }

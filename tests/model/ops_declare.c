@@ -299,7 +299,8 @@ void op_claim(struct world *w, const struct record *r)
     bool refuse;
     int error;
 
-    if (!may_declare(w, r) || w->in_hook || g->frozen)
+    if (!may_declare(w, r) || w->in_hook || g->frozen || g->ring_open ||
+        world_info(w).parked)
         return;
     waiting = op_begin(w, r, n, &call);
     if (!waiting)
@@ -344,7 +345,8 @@ void op_return(struct world *w, const struct record *r)
     struct waiting *waiting;
     int error;
 
-    if (!may_declare(w, r) || w->in_hook || g->frozen)
+    if (!may_declare(w, r) || w->in_hook || g->frozen || g->ring_open ||
+        world_info(w).parked)
         return;
     for (uint32_t i = 0; i < n; i++)
         if (g->pages[r->at + i].flags & (P_UNSURE | P_GOING))

@@ -44,8 +44,8 @@ static uint64_t write_errors(const struct guest *g, const struct page *page)
 
     if (page->flags & (P_READ_ONLY | P_READ_ONLY_MAYBE) || g->frozen)
         legal |= E(READONLY);
-    if (!(page->flags & P_PRESENT) || page->flags & P_MAYBE)
-        legal |= E(HOLE);
+    if (!(page->flags & P_PRESENT) || page->flags & (P_MAYBE | P_RECLAIMED))
+        legal |= E(HOLE); /* a domain that has left forgets what paid */
     return legal;
 }
 
@@ -160,6 +160,8 @@ void op_block_read(struct world *w, const struct record *r)
     op_mine(w, g, op_gfn(r), n);
     error = pgshare_mock_block_read(g->mock, w->disk, block, op_gfn(r), n);
     op_mine(w, NULL, 0, 0);
+    world_say(w, "  %s", pgshare_error_name(error));
+    w->devices += error == PGSHARE_ERR_INPROGRESS;
     world_expect(w, error, device_errors(r, n));
     for (uint32_t i = 0; i < n; i++) {
         struct page *page = &g->pages[r->at + i];
@@ -207,6 +209,7 @@ void op_dma(struct world *w, const struct record *r)
     error = pgshare_mock_dma_begin(g->mock, op_gfn(r), n,
                                    r->b & 1 ? PGSHARE_MOCK_DMA_DECLARED : 0,
                                    &dma);
+    w->devices += error == PGSHARE_ERR_INPROGRESS;
     world_expect(w, error, device_errors(r, n));
     if (!error) {
         if (r->b & 2)
@@ -231,8 +234,9 @@ void op_dma(struct world *w, const struct record *r)
 
 static bool may_change(struct world *w, const struct record *r)
 {
+    /* what a request in the ring will find there must not change */
     return !w->in_hook && r->guest->mock && !r->guest->dead &&
-           !r->guest->frozen && !r->guest->stub && !r->guest->leaving;
+           !r->guest->ring_open && !r->guest->frozen && !r->guest->stub && !r->guest->leaving;
 }
 
 /* The guest drops pages by itself: what it hit shows afterwards. */
@@ -283,7 +287,9 @@ void op_populate(struct world *w, const struct record *r)
     world_say(w, "populate %u:%" PRIu64 "+%u", (unsigned)(g - w->guests),
               op_gfn(r), r->count);
     legal |= E(EXISTS); /* a hole that the library has not heard of yet */
+    op_mine(w, g, op_gfn(r), r->count);
     error = pgshare_mock_populate(g->mock, op_gfn(r), r->count);
+    op_mine(w, NULL, 0, 0);
     world_expect(w, error, legal);
     for (uint32_t i = r->at; !error && i < r->at + r->count; i++) {
         struct page *page = &g->pages[i];
@@ -306,7 +312,10 @@ static void depopulate_page(struct world *w, struct guest *g, uint32_t i)
 
     world_say(w, "depopulate %u:%" PRIu64, (unsigned)(g - w->guests),
               g->base + i);
+    op_mine(w, g, g->base + i, 1);
     error = pgshare_mock_depopulate(g->mock, g->base + i, 1);
+    op_mine(w, NULL, 0, 0);
+    world_say(w, "  %s", pgshare_error_name(error));
     world_expect(w, error, E(BUSY) | E(OWED) | E(INPROGRESS));
     if (!error && held)
         world_fail(w, "a page that is held was taken away");

@@ -272,6 +272,14 @@ void op_unshare_all(struct world *w, const struct record *r)
 
 /* ---- faults ------------------------------------------------------------ */
 
+static bool anybody_reads(const struct world *w)
+{
+    for (unsigned i = 0; i < HOLDS; i++)
+        if (w->holds[i].guest && w->holds[i].intent == PGSHARE_GET_READ)
+            return true;
+    return false;
+}
+
 /* What a fault must do where nothing but the page decides. */
 static uint32_t outcome_of(struct world *w, const struct record *r,
                            const struct pgshare_gfn_info *info)
@@ -289,10 +297,8 @@ static uint32_t outcome_of(struct world *w, const struct record *r,
         return 0; /* spurious, or a mark that got stuck */
     if (info->frame == 1)
         return PGSHARE_FAULT_FREE;
-    if (info->sharers == 1)
-        return model_is_held(w, g, op_gfn(r), false)
-                   ? 0
-                   : PGSHARE_FAULT_LAST_MAPPING;
+    if (info->sharers == 1) /* somebody may still read the frame */
+        return anybody_reads(w) ? 0 : PGSHARE_FAULT_LAST_MAPPING;
     if (flags & (PGSHARE_GFN_FREE | PGSHARE_GFN_SCRUB))
         return PGSHARE_FAULT_FREE;
     if (flags & PGSHARE_GFN_OVERWRITE || r->c & 1)
@@ -545,8 +551,10 @@ static void expect_copy(struct guest *stub, struct guest *child, bool done)
         if (!(from->flags & (P_PRESENT | P_MAYBE)))
             continue;
         to->flags = P_PRESENT | (maybe || !done ? P_MAYBE : 0);
-        if (from->flags & (P_UNEXACT | P_VOLATILE | P_UNSURE))
+        if (from->flags & (P_UNEXACT | P_VOLATILE))
             to->flags |= P_LOOSE;
+        if (from->flags & (P_UNSURE | P_UNKNOWN))
+            to->flags |= P_UNKNOWN;
     }
 }
 

@@ -126,6 +126,7 @@ static void on_outcome(void *ctx, const struct pgshare_outcome *outcome)
     struct guest *g;
 
     if (!waiting) { /* a device of the mock, which does not wait */
+        w->devices -= outcome->kind == PGSHARE_OUTCOME_GET;
         if (outcome->kind == PGSHARE_OUTCOME_GET && !outcome->result)
             pgshare_gfn_put(w->host, outcome->dom, outcome->gfn,
                             outcome->count, PGSHARE_GET_WRITE);
@@ -347,7 +348,7 @@ void world_make(struct world *w, const uint8_t *header)
     if (header[1] & PGS_STREAM_NO_MEMORY)
         w->fail_every = w->fail_in = 7 + header[7] % 32;
     set_chaos(&w->chaos, header[2]);
-    if (w->options.without & BIT(QUERY))
+    if (w->options.without & (BIT(QUERY) | BIT(RESERVE)))
         w->chaos.lose = 0; /* nobody could ever know */
     w->options.chaos = w->chaos;
     pgshare_mock_chaos_set(w->machine, &w->chaos);
@@ -366,7 +367,7 @@ struct pgshare_mock_info world_info(struct world *w)
 
 uint64_t world_waits(struct world *w)
 {
-    uint64_t n = 0;
+    uint64_t n = w->devices;
 
     for (unsigned i = 0; i < WAITING; i++)
         n += w->waiting[i].guest != NULL;
@@ -400,13 +401,13 @@ void world_settle(struct world *w)
     };
     struct pgshare_progress progress = { .size = sizeof(progress) };
     struct pgshare_mock_info info;
-    bool busy = true;
+    unsigned idle = 0; /* rounds in a row: what was lost is asked about, too */
 
     w->settling = true;
     pgshare_mock_chaos_set(w->machine, NULL);
     pgshare_mock_deliver(w->machine);
     pgshare_host_settle(w->host, 20 * POLL_NS);
-    for (unsigned i = 0; busy && i < 300; i++) {
+    for (unsigned i = 0; idle < 8 && i < 300; i++) {
         int r;
 
         pgshare_mock_deliver(w->machine);
@@ -414,9 +415,9 @@ void world_settle(struct world *w)
         if (r)
             world_fail(w, "run: %s", pgshare_error_name(r));
         depopulate_again(w);
-        /* once more when all seems done: what was lost is asked about */
-        busy = progress.more || !world_is_quiet(w) || anybody_leaves(w) ||
-               i < 8;
+        idle = progress.more || !world_is_quiet(w) || anybody_leaves(w)
+                   ? 0
+                   : idle + 1;
         pgshare_mock_clock_advance(w->machine, OP_TIMEOUT_NS);
     }
     info = world_info(w);

@@ -38,7 +38,8 @@ enum page_flag {
     P_READ_ONLY_MAYBE = 1 << 8, /* a call about it failed half-way */
     P_UNSURE = 1 << 9,   /* a write to it waits, or was given up */
     P_GOING = 1 << 10,   /* its removal has not ended */
-    P_RECLAIMED = 1 << 11
+    P_RECLAIMED = 1 << 11,
+    P_UNKNOWN = 1 << 12  /* a copy of what was unsure itself */
 };
 #define P_UNEXACT (P_LOOSE | P_FREE | P_OVER)
 
@@ -109,6 +110,7 @@ struct world {
     struct guest guests[DOMAINS];
     struct hold holds[HOLDS];
     struct waiting waiting[WAITING];
+    uint64_t devices;    /* gets of the mock's devices that go on */
     uint64_t gave_up;    /* writes that the mock has given up, as seen last */
 
     /* What the operation under way works on: hooks leave it alone. */

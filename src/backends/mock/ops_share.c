@@ -385,11 +385,13 @@ static uint32_t replace(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
 static bool is_declared_free(const struct pgs_mock_work *work, uint64_t gfn)
 {
     struct pgshare_gfn_info info = { .size = sizeof(info) };
+    int error = PGSHARE_ERR_NODOMAIN;
 
-    return work->machine->host &&
-           !pgshare_gfn_info(work->machine->host, work->domain->handle, gfn,
-                             &info) &&
-           info.flags & PGSHARE_GFN_FREE;
+    if (work->machine->host)
+        error = pgshare_gfn_info(work->machine->host, work->domain->handle,
+                                 gfn, &info);
+    /* nobody knows any more what a domain that leaves had declared */
+    return error == PGSHARE_ERR_NODOMAIN || info.flags & PGSHARE_GFN_FREE;
 }
 
 /* The content of a page that is to be replaced must be the frame's. */
@@ -480,6 +482,7 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint64_t gfn = work->op->gfn + i;
         uint32_t moved = FRAME_NONE;
         uint32_t entry;
+        bool kept;
 
         if (!work->op->ids || domain->direct) {
             pgs_mock_fail(work, i,
@@ -490,7 +493,11 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         if (paranoid)
             check_content(work, i);
         entry = pgs_mock_lock(domain, gfn);
-        if (is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED)
+        /* guests may not take the frame over before all is moved to it */
+        kept = is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED &&
+               (work->op->ids[i] == PGSHARE_ID_ZERO ||
+                pgs_mock_frame_map(work->machine, work->op->ids[i]));
+        if (kept)
             moved = entry & ENTRY_FRAME;
         if (is_replaceable(work, i, entry)) {
             if (pgs_mock_kind(entry) == KIND_DEFAULT)
@@ -501,6 +508,9 @@ void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         if (moved != FRAME_NONE && !work->status[i] &&
             moved != (uint32_t)work->op->ids[i])
             move_mappings(work, moved, work->op->ids[i]);
+        if (kept && work->op->ids[i] != PGSHARE_ID_ZERO)
+            pgs_mock_frame_unmap(work->machine, (uint32_t)work->op->ids[i],
+                                 false);
     }
     replaced_flush(work, &replaced);
 }

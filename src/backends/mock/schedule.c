@@ -28,7 +28,8 @@ struct pgs_mock_pending {
     bool done;
     bool failed;
     bool at_work;
-    bool over; /* only its answer is to come */
+    bool over; /* done; only its answer is to come */
+    bool given_up; /* and the library has asked what became of it */
     bool forgotten;
     int8_t status[PGSHARE_EXTENT_MAX];
     uint64_t ids[PGSHARE_EXTENT_MAX];
@@ -140,6 +141,24 @@ static bool overlap(const struct pgshare_op *a, const struct pgshare_op *b)
            b->gfn < a->gfn + a->count && is_exclusive(a) && is_exclusive(b);
 }
 
+/*
+ * An answer that is late may be waited for no more: that of a comparison, which
+ * is made again, and that of an operation on pages that a QUERY asks about.
+ * Pending locked.
+ */
+static bool is_given_up(struct pgs_mock_pending *other,
+                        const struct pgshare_op *op)
+{
+    bool asks = op->kind == PGSHARE_OP_QUERY &&
+                op->domain == other->op.domain &&
+                op->gfn < other->op.gfn + other->op.count &&
+                other->op.gfn < op->gfn + op->count;
+
+    if (other->over && (asks || other->op.kind == PGSHARE_OP_COMPARE))
+        other->given_up = true;
+    return other->given_up;
+}
+
 /* Enters an operation among the pending; it is at work until finish(). */
 static void enter(struct pgshare_mock_machine *machine,
                   struct pgs_mock_pending *pending)
@@ -149,7 +168,8 @@ static void enter(struct pgshare_mock_machine *machine,
     pthread_mutex_lock(&machine->pending_lock);
     for (struct pgs_mock_pending *other = machine->pending; other;
          other = other->next)
-        overlaps |= !other->over && overlap(&other->op, &pending->op);
+        overlaps |= !is_given_up(other, &pending->op) &&
+                    overlap(&other->op, &pending->op);
     pending->next = machine->pending;
     machine->pending = pending;
     pthread_mutex_unlock(&machine->pending_lock);

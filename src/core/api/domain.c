@@ -213,7 +213,8 @@ static enum pgs_verdict ram_discarded(struct pgs_call *call)
     uint64_t word = atomic_load_explicit(
         pgs_word_at(&call->host->chunks, call->page), memory_order_relaxed);
 
-    call->result = call->status[0];
+    if (call->status[0] != PGSHARE_ERR_HOLE) /* else it is one already */
+        call->result = call->status[0];
     if (call->result)
         pgs_page_unlock(call->host, call->page);
     else

@@ -386,7 +386,8 @@ bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
                          domain->cookie)
             continue;
         /* it may have been done, and have changed the reserve */
-        atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
+        atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
+                              memory_order_relaxed);
         answer_all(call, gate & ~WRITING, PGSHARE_ERR_GONE);
     }
     return concerned;

@@ -128,7 +128,8 @@ void pgs_call_expire(struct pgs_call *call, uint64_t now)
         return;
     call->op_since = 0;
     pgs_count(&host->shards, PGS_COUNT_BACKEND_LOST, 1);
-    atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
+    atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
+                          memory_order_relaxed);
     if (is_harmless(&call->op))
         pgs_call_abandon(call, PGSHARE_ERR_BACKEND);
     else if (host->info.ops >> PGSHARE_OP_QUERY & 1)

@@ -221,8 +221,6 @@ static void unpin(struct pgshare_host *host, uint32_t frame, bool joined)
     pgs_frame_unlock(&host->frames, frame);
     if (doomed && published)
         pgs_frame_defer(host, frame);
-    else if (doomed)
-        pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
 }
 
 /* Does the backend move all mappings of a frame at once? Then links that are
@@ -352,8 +350,6 @@ static void take_records(struct pgs_extent *extent, struct pgshare_host *host)
         frame = pgs_frame_at(&host->frames, extent->frame[i]);
         frame->group = (uint16_t)extent->source.domain->group;
     }
-    if (!r)
-        pgs_count(&host->shards, PGS_LEVEL_FRAMES, extent->n);
 }
 
 /* Stripe locked. Links page i to its frame, as a source and as a client. */
@@ -402,7 +398,6 @@ static void drop_link(struct pgs_extent *extent, struct pgshare_host *host,
     frame->pending = 0;
     if (pgs_frame_doom(frame))
         pgs_frame_give(&host->frames, extent->frame[i]);
-    pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
 }
 
 /* Links all of [first, first + n) whose frames stand in one stripe. */
@@ -467,11 +462,7 @@ static void unlink_node(struct pgs_extent *extent, struct pgshare_host *host,
     if (doomed && never_published)
         pgs_frame_give(frames, extent->frame[i]);
     pgs_frame_unlock(frames, extent->frame[i]);
-    if (!doomed)
-        return;
-    if (never_published)
-        pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
-    else
+    if (doomed && !never_published)
         pgs_frame_defer(host, extent->frame[i]);
 }
 
@@ -570,6 +561,9 @@ void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host)
 
     if (extent->new_mapped)
         pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, extent->new_mapped);
+    /* after their mappings: what can be demanded is never underrated */
+    if (extent->new_frames)
+        pgs_count(&host->shards, PGS_LEVEL_FRAMES, extent->new_frames);
     if (extent->new_zero)
         pgs_count(&host->shards, PGS_LEVEL_ZERO_MAPPINGS, extent->new_zero);
     if (extent->new_shared) {
@@ -581,4 +575,5 @@ void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host)
     }
     extent->shared += extent->new_shared;
     extent->new_mapped = extent->new_zero = extent->new_shared = 0;
+    extent->new_frames = 0;
 }

@@ -63,6 +63,7 @@ struct pgs_extent {
     uint32_t n;
     uint32_t shared; /* pages that were shared by this */
     uint32_t joined; /* more mappings that were moved with them */
+    uint32_t new_frames; /* published and not counted yet */
     uint32_t new_mapped; /* mappings made and not counted yet: of frames, … */
     uint32_t new_zero;   /* … and of the zero frame */
     uint32_t new_shared; /* of these: clients */

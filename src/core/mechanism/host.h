@@ -106,6 +106,9 @@ struct pgs_domain {
     struct pgs_tally tally[PGS_TALLIES];
 };
 
+/* pgshare_host::recount; 0: the count is right. */
+enum { PGS_RECOUNT_WANTED = 1, PGS_RECOUNT_ASKED = 2 };
+
 struct pgshare_host {
     struct pgs_origin origin; /* the process that made it */
     struct pgs_heap heap;
@@ -147,7 +150,7 @@ struct pgshare_host {
     _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
-    _Atomic uint32_t recount;     /* 1: the reserve's count is in doubt */
+    _Atomic uint32_t recount;     /* the reserve's count is in doubt, see below */
     _Atomic uint32_t work;        /* 1: something arrived for the runner */
     _Atomic uint64_t demands;     /* platform faults that wait for memory */
 

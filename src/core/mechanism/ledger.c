@@ -145,6 +145,8 @@ static bool reserve_has(struct pgshare_host *host, uint64_t count)
                       atomic_load_explicit(&host->reserve_leaving,
                                            memory_order_relaxed);
 
+    if (atomic_load_explicit(&host->recount, memory_order_acquire))
+        return false; /* until it is known what the reserve has */
     return reserve >= (int64_t)count &&
            reserve + level(host, PGS_LEVEL_CLAIMED) + unsecured(host) >=
                pgs_ledger_saved(host);

@@ -41,7 +41,9 @@ static bool may_leave(struct pgs_call *call)
     rest = (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) -
            atomic_load_explicit(&host->reserve_leaving, memory_order_relaxed) -
            given(call);
-    if (rest >= (int64_t)pgs_ledger_need(host))
+    if (rest >= (int64_t)pgs_ledger_need(host) &&
+        !(pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) &&
+          atomic_load_explicit(&host->recount, memory_order_acquire)))
         atomic_fetch_add_explicit(&host->reserve_leaving, given(call),
                                   memory_order_relaxed);
     else
@@ -96,6 +98,17 @@ int pgs_reserve_exchange(struct pgshare_host *host, int64_t frames,
 
 /* ---- the runner -------------------------------------------------------- */
 
+/* No claim is granted on a count in doubt (ledger.c). */
+static void end_recount(struct pgshare_host *host, uint64_t difference)
+{
+    uint32_t asked = PGS_RECOUNT_ASKED;
+
+    pgs_count(&host->shards, PGS_LEVEL_RESERVE, difference);
+    atomic_compare_exchange_strong_explicit(&host->recount, &asked, 0,
+                                            memory_order_release,
+                                            memory_order_relaxed);
+}
+
 static enum pgs_verdict recounted(struct pgs_call *call)
 {
     struct pgshare_host *host = call->host;
@@ -104,9 +117,10 @@ static enum pgs_verdict recounted(struct pgs_call *call)
     /* other calls make the answer useless, also those that have ended */
     if (!call->status[0] && pgs_calls_busy(host) == 1 &&
         pgs_shards_sum(&host->shards, PGS_COUNT_BACKEND_OPS) == call->count)
-        pgs_count(&host->shards, PGS_LEVEL_RESERVE, call->ids[0] - level);
+        end_recount(host, call->ids[0] - level);
     else
-        atomic_store_explicit(&host->recount, 1, memory_order_relaxed);
+        atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
+                              memory_order_relaxed);
     return PGS_DONE;
 }
 
@@ -130,7 +144,8 @@ static void launch_recount(struct pgshare_host *host)
     call = pgs_call_take(host, NULL, recount);
     if (!call)
         return;
-    atomic_store_explicit(&host->recount, 0, memory_order_relaxed);
+    atomic_store_explicit(&host->recount, PGS_RECOUNT_ASKED,
+                          memory_order_relaxed);
     pgs_call_launch(call);
 }
 

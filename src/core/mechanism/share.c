@@ -302,6 +302,7 @@ static enum pgs_verdict published(struct pgs_call *call)
         }
         extent->page[i] |= PGS_PAGE_FRAME;
         extent->page[i] &= (uint16_t)~PGS_PAGE_NEW;
+        extent->new_frames++;
         if (!snapshot)
             pgs_extent_commit_source(extent, call->host, i);
     }

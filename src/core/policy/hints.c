@@ -347,10 +347,14 @@ bool pgs_hints_run(struct pgshare_host *host, struct pgs_budget *budget)
 {
     struct pgs_policy *policy = host->policy;
     struct pgs_hint hint;
+    uint32_t done = 1;
 
-    while (pgs_budget_left(host, budget) && pgs_candidate_room(host) &&
-           next_hint(host, &hint))
-        carry_rest(policy, &hint, follow(host, &hint, budget));
+    /* where nothing can be done for want of a call, it is for the next run */
+    while (done && pgs_budget_left(host, budget) &&
+           pgs_candidate_room(host) && next_hint(host, &hint)) {
+        done = follow(host, &hint, budget);
+        carry_rest(policy, &hint, done);
+    }
     while (policy->n_lineages && pgs_budget_left(host, budget)) {
         struct pgs_lineage *last = &policy->lineages[policy->n_lineages - 1];
 

@@ -164,6 +164,18 @@ static uint64_t doomed(struct pgshare_host *host)
     return atomic_load_explicit(&host->n_doomed, memory_order_relaxed);
 }
 
+/* What the backend still has to do in a domain that is being removed may yet
+ * map a frame; it forgets that when the removal ends. */
+static bool anybody_dies(struct pgshare_host *host)
+{
+    bool dies;
+
+    pgs_mutex_lock(&host->domains_lock);
+    dies = host->dying != NULL;
+    pgs_mutex_unlock(&host->domains_lock);
+    return dies;
+}
+
 /* Gives frames up as long as they become fewer: those that the backend refuses
  * to take come back. */
 static uint32_t release(struct pgshare_host *host)
@@ -171,6 +183,8 @@ static uint32_t release(struct pgshare_host *host)
     uint64_t before, left = doomed(host);
     uint32_t ended = 0;
 
+    if (!left || anybody_dies(host))
+        return 0;
     do {
         before = left;
         if (!pgs_release_launch(host))
