@@ -69,7 +69,8 @@ struct pgshare_call {
     void *cookie;        /**< [in] handed to the `outcome` callback */
     int8_t *results;     /**< [in] NULL, or one element per page */
     uint64_t token;      /**< [out] set with PGSHARE_ERR_INPROGRESS only */
-    uint64_t done;       /**< [out] elements that succeeded, always set */
+    uint64_t done;       /**< [out] elements that succeeded; left as it was where
+                          *   the call is refused as such (handle, range, …) */
 };
 
 /**

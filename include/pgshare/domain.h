@@ -16,8 +16,11 @@ PGSHARE_BEGIN_DECLS
 
 /** Domains of one host at the most. */
 #define PGSHARE_DOMAINS_MAX 65535u
-/** Pages tracked by one host at the most (16 TiB), in units of 65536. */
-#define PGSHARE_TRACKED_MAX ((uint64_t)1 << 32)
+/** Pages tracked by one host at the most (64 KiB of them short of 16 TiB), in
+ * units of 65536. */
+#define PGSHARE_TRACKED_MAX (((uint64_t)1 << 32) - 65536)
+/** GFNs that one domain may have, most of them holes. */
+#define PGSHARE_GFNS_MAX ((uint64_t)1 << 32)
 
 /**
  * @struct pgshare_domain_options
@@ -28,7 +31,7 @@ struct pgshare_domain_options {
     uint32_t domid;      /**< the hypervisor's or the embedder's number */
     uint32_t flags;      /**< none yet */
     uint64_t generation; /**< distinguishes uses of one domid */
-    uint64_t gfns;       /**< GFNs 0 … gfns-1 are legal; at most 2^32 */
+    uint64_t gfns;       /**< 0 … gfns-1 are legal; ≤ PGSHARE_GFNS_MAX */
     uint64_t group;      /**< of pgshare_group_open(); 0: a group of its own */
     void *attach;        /**< what the backend wants to know of the domain */
 };
@@ -64,7 +67,8 @@ pgshare_domain_add(struct pgshare_host *host,
  * Removes a domain: its handle is void at once, calls that wait in it answer
  * ::PGSHARE_ERR_GONE, its mappings are given up, its claims end. The guest's
  * own view of its memory is the embedder's to destroy afterwards. Linear in
- * the domain's own mappings. Allocates nothing.
+ * the domain's own mappings. Allocates nothing. Frames that it was the last to
+ * map are in the reserve after the next pgshare_host_run().
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_FORKED,
  * ::PGSHARE_ERR_INPROGRESS: called from a callback, or an operation on another
  * domain still names this one; the runner finishes the work and reports

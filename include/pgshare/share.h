@@ -84,7 +84,8 @@ PGSHARE_EXPORT int pgshare_share(struct pgshare_host *host,
 
 /**
  * Makes pages private again, as a write fault would, in all GFNs of the range
- * that are shared; others are left alone. Allocates no metadata.
+ * that are shared; others are left alone. Allocates no metadata. What pays for
+ * them is the ledger's to choose, as for a fault: a claim may shrink by it.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
  * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
  * ::PGSHARE_ERR_FORKED. @since 0.1

@@ -50,7 +50,8 @@ struct pgshare_host_stats {
     uint64_t claimed;      /**< bonus pages granted */
     uint64_t metadata;     /**< bytes asked of the allocator */
     /* ever since */
-    uint64_t shared[PGSHARE_STATS_ROOM];  /**< mappings made, by cause */
+    uint64_t shared[PGSHARE_STATS_ROOM];  /**< pages that found a partner, by
+                                          *   enum pgshare_cause */
     uint64_t faults[PGSHARE_STATS_ROOM];  /**< by enum pgshare_fault_outcome */
     uint64_t payers[PGSHARE_STATS_ROOM];  /**< by enum pgshare_payer */
     uint64_t hints;           /**< taken from the queue */
@@ -88,7 +89,7 @@ struct pgshare_domain_stats {
     uint64_t fifo;       /**< volatile pages */
     uint64_t claimed;    /**< bonus pages */
     uint64_t faults[PGSHARE_STATS_ROOM]; /**< by enum pgshare_fault_outcome */
-    uint64_t made[PGSHARE_STATS_ROOM]; /**< mappings made, by cause */
+    uint64_t made[PGSHARE_STATS_ROOM]; /**< pages that found a partner, by cause */
     uint64_t broken;     /**< mappings lost by write faults and breaks */
 };
 

@@ -34,8 +34,7 @@ START_TEST(test_an_array_does_the_same)
     struct pgs_holds holds;
 
     pgs_heap_init(&heap, pgs_test_allocator());
-    ck_assert_int_eq(pgs_holds_init(&holds, &heap), 0);
-    holds.secret = random_next(&random);
+    ck_assert_int_eq(pgs_holds_init(&holds, &heap, random_next(&random)), 0);
     pgs_mutex_lock(&holds.lock);
     for (uint64_t step = 0; step < 60000 * pgs_test_scale(); step++) {
         /* Long phases of mostly adding and mostly dropping. */
@@ -70,7 +69,7 @@ START_TEST(test_a_new_entry_is_empty)
     struct pgs_hold *hold;
 
     pgs_heap_init(&heap, pgs_test_allocator());
-    ck_assert_int_eq(pgs_holds_init(&holds, &heap), 0);
+    ck_assert_int_eq(pgs_holds_init(&holds, &heap, 0), 0);
     pgs_mutex_lock(&holds.lock);
     ck_assert_ptr_null(pgs_holds_find(&holds, 0));
     ck_assert_uint_eq(pgs_test_tracker()->calls, 0);
@@ -94,7 +93,7 @@ START_TEST(test_a_full_turn_of_the_probe)
     struct random random = random_start(5);
 
     pgs_heap_init(&heap, pgs_test_allocator());
-    ck_assert_int_eq(pgs_holds_init(&holds, &heap), 0);
+    ck_assert_int_eq(pgs_holds_init(&holds, &heap, 0), 0);
     pgs_mutex_lock(&holds.lock);
     /* At 3/4 of 64 slots runs wrap around the end; drop in any order. */
     for (int round = 0; round < 300; round++) {
@@ -131,7 +130,7 @@ START_TEST(test_each_allocation_failing)
         uint32_t refused = 0;
 
         pgs_heap_init(&heap, &tracker->allocator);
-        ck_assert_int_eq(pgs_holds_init(&holds, &heap), 0);
+        ck_assert_int_eq(pgs_holds_init(&holds, &heap, 0), 0);
         pgs_tracker_fail_once(tracker, i++);
         pgs_mutex_lock(&holds.lock);
         for (uint32_t page = 0; page < 200; page++) {

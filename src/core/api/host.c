@@ -102,7 +102,8 @@ static int init_tables(struct pgshare_host *host)
         r = pgs_marks_init(&host->marks, &host->heap,
                            host->options.max_protected);
     if (!r)
-        r = pgs_holds_init(&host->holds, &host->heap);
+        r = pgs_holds_init(&host->holds, &host->heap,
+                           pgs_secret(&host->platform));
     if (!r)
         r = pgs_calls_init(host, host->options.max_calls);
     if (!r)

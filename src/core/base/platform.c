@@ -7,6 +7,7 @@
 #include "base/platform.h"
 
 #include "base/abi.h"
+#include "base/mix.h"
 
 #include <pgshare/error.h>
 
@@ -81,6 +82,15 @@ int pgs_platform_init(struct pgshare_platform *ret,
         platform.wake = default_wake;
     *ret = platform;
     return 0;
+}
+
+uint64_t pgs_secret(const struct pgshare_platform *platform)
+{
+    uint64_t secret = 0;
+
+    if (platform->random(platform->ctx, &secret, sizeof(secret)))
+        secret = pgs_mix(pgs_now(platform));
+    return secret;
 }
 
 void pgs_log(const struct pgshare_platform *platform,

@@ -17,6 +17,9 @@ static inline uint64_t pgs_now(const struct pgshare_platform *platform)
     return platform->now_ns(platform->ctx);
 }
 
+/* A number that guests cannot know; the clock's, where there is no randomness. */
+uint64_t pgs_secret(const struct pgshare_platform *platform);
+
 /* Formats at most 255 bytes; never allocates. */
 void pgs_log(const struct pgshare_platform *platform,
              enum pgshare_log_level level, const char *format, ...)

@@ -67,7 +67,6 @@ int pgs_group_open(struct pgshare_host *host, const char *name,
 {
     uint32_t index = find_group(host, name);
     struct pgs_group *group;
-    uint64_t seed;
     int r;
 
     if (!index) {
@@ -81,10 +80,8 @@ int pgs_group_open(struct pgshare_host *host, const char *name,
     }
     /* an own group that is used again gets another secret */
     group = &host->groups[index];
-    if (host->platform.random(host->platform.ctx, &seed, sizeof(seed)))
-        seed = pgs_mix(pgs_now(&host->platform) ^ index);
-    group->seed = seed;
-    group->zero = pgs_fingerprint_zero(seed);
+    group->seed = pgs_mix(pgs_secret(&host->platform) ^ index);
+    group->zero = pgs_fingerprint_zero(group->seed);
     if (name)
         memcpy(group->name, name, strlen(name) + 1);
     *ret_group = index;

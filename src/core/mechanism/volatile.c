@@ -67,6 +67,8 @@ int pgs_volatile_push(struct pgs_domain *domain, uint32_t page)
 bool pgs_volatile_restore(struct pgs_domain *domain, uint32_t page)
 {
     struct pgshare_host *host = domain->host;
+    uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                         memory_order_relaxed);
     uint32_t slot;
     int r = enter_fifo(domain, page, &slot);
 
@@ -75,7 +77,9 @@ bool pgs_volatile_restore(struct pgs_domain *domain, uint32_t page)
         return r != PGSHARE_ERR_NOMEM;
     }
     pgs_count(&host->shards, PGS_LEVEL_FIFO, 1);
-    pgs_page_commit(host, page, pgs_word_with(PGS_PRIVATE, slot, 0), 0, 0);
+    pgs_page_commit(host, page,
+                    pgs_word_with(PGS_PRIVATE, slot, pgs_word_epoch(word)), 0,
+                    0);
     return true;
 }
 

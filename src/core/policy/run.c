@@ -23,15 +23,13 @@ int pgs_policy_init(struct pgshare_host *host)
 {
     struct pgs_policy *policy = PGS_NEW(&host->heap, struct pgs_policy);
     const struct pgshare_host_options *options = &host->options;
-    uint64_t secret = 0;
+    uint64_t secret = pgs_secret(&host->platform);
     int r;
 
     if (!policy)
         return PGSHARE_ERR_NOMEM;
     host->policy = policy;
     host->freed = pgs_hint_freed;
-    if (host->platform.random(host->platform.ctx, &secret, sizeof(secret)))
-        secret = pgs_mix(pgs_now(&host->platform));
     pgs_keymap_init(&policy->blocks, &host->heap, options->max_map_entries,
                     secret);
     pgs_keymap_init(&policy->files, &host->heap, options->max_map_entries,

@@ -25,12 +25,13 @@ bool pgs_holds_is_valid(const struct pgs_holds *holds)
            (uint64_t)holds->used * 4 <= size * 3;
 }
 
-int pgs_holds_init(struct pgs_holds *holds, struct pgs_heap *heap)
+int pgs_holds_init(struct pgs_holds *holds, struct pgs_heap *heap,
+                   uint64_t secret)
 {
     assert(heap != NULL);
     holds->heap = heap;
     holds->slots = NULL;
-    holds->secret = 0;
+    holds->secret = secret;
     holds->mask = 0;
     holds->used = 0;
     return pgs_mutex_init(&holds->lock, PGS_RANK_HOLDS);

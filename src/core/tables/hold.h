@@ -29,12 +29,13 @@ struct pgs_holds {
     struct pgs_heap *heap;
     struct pgs_mutex lock;
     struct pgs_hold *slots; /* NULL until the first add */
-    uint64_t secret;        /* of the hash: may be set while it is empty */
+    uint64_t secret;        /* of the hash */
     uint32_t mask;
     uint32_t used;
 };
 
-int pgs_holds_init(struct pgs_holds *holds, struct pgs_heap *heap);
+int pgs_holds_init(struct pgs_holds *holds, struct pgs_heap *heap,
+                   uint64_t secret);
 void pgs_holds_fini(struct pgs_holds *holds);
 /* That the table has the room that it should. With the lock. */
 bool pgs_holds_is_valid(const struct pgs_holds *holds);
