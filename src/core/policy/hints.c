@@ -314,12 +314,14 @@ static bool follow_lineage(struct pgshare_host *host,
 {
     struct pgs_domain *child = pgs_domain_of(host, lineage->child);
     struct pgs_domain *parent = pgs_domain_of(host, lineage->parent);
+    uint32_t done = 1;
     uint64_t end;
 
     if (!child || !parent || child == parent)
         return false;
     end = child->gfns < parent->gfns ? child->gfns : parent->gfns;
-    while (lineage->gfn < end && pgs_budget_left(host, budget) &&
+    /* where nothing can be done for want of a call, it is for the next run */
+    while (done && lineage->gfn < end && pgs_budget_left(host, budget) &&
            pgs_candidate_room(host)) {
         uint64_t left = end - lineage->gfn;
         struct pgs_candidate candidate = {
@@ -338,7 +340,8 @@ static bool follow_lineage(struct pgshare_host *host,
             lineage->gfn = (lineage->gfn | (PGS_CHUNK_GFNS - 1)) + 1;
             continue;
         }
-        lineage->gfn += pgs_candidate_try(host, &candidate, budget);
+        done = pgs_candidate_try(host, &candidate, budget);
+        lineage->gfn += done;
     }
     return lineage->gfn < end;
 }
