@@ -137,6 +137,39 @@ START_TEST(calls_beyond_max_calls_are_busy_and_come_free_again)
 }
 END_TEST
 
+START_TEST(a_lineage_waits_until_a_call_comes_free)
+{
+    struct rig_options options = { .decorated = true,
+                                   .host = { .max_calls = 4,
+                                             .op_timeout_ns = 100 * SECOND } };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_LATE,
+                                       .kinds = 1 << PGSHARE_OP_UNPROTECT,
+                                       .count = UINT64_MAX };
+    struct pgshare_call call = { .size = sizeof(call) };
+    struct rig rig;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    for (unsigned gfn = 0; gfn < 4; gfn++)
+        rig_mark(&rig, 0, gfn);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    for (unsigned gfn = 0; gfn < 4; gfn++)
+        is(pgshare_fault_write(rig.host, rig_dom(&rig, 0), gfn, 0, &call, NULL),
+           INPROGRESS);
+    ck_assert_int_eq(pgshare_hint_lineage(rig.host, rig_dom(&rig, 1),
+                                          rig_dom(&rig, 0)),
+                     0);
+    ck_assert_int_eq(pgshare_host_run(rig.host, NULL, NULL), 0);
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    pgshare_fault_backend_release(rig.faults);
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, 0, 30, 1, 30));
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(a_host_with_impossible_limits_is_refused)
 {
     static const struct pgshare_host_options bad[] = {
@@ -278,6 +311,7 @@ static const struct contract_test tests[] = {
     { &marks_beyond_max_protected_are_refused, CAN_SHARE },
     { &calls_beyond_max_calls_are_busy_and_come_free_again,
       CAN_SHARE | CAN_INLINE },
+    { &a_lineage_waits_until_a_call_comes_free, CAN_SHARE | CAN_INLINE },
     { &a_host_with_impossible_limits_is_refused, CAN_EXHAUST | CAN_INLINE },
     { &a_page_that_is_no_ring_is_refused, CAN_INLINE },
     { &a_guest_that_breaks_the_rings_protocol_loses_it, CAN_INLINE },
