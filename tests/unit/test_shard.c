@@ -143,6 +143,55 @@ START_TEST(test_a_drain_waits_for_both_phases_and_helps)
 }
 END_TEST
 
+static void *visit_once(void *arg)
+{
+    uint32_t ticket = pgs_shards_enter(arg);
+
+    pgs_count(arg, PGS_COUNT_HINTS, 1);
+    pgs_shards_leave(arg, ticket);
+    return NULL;
+}
+
+/* The first one inside owns the shard, its own second visit is a guest's; what
+ * either counts is not lost when others own it, or nobody does. */
+START_TEST(test_counts_of_owners_and_guests)
+{
+    struct pgs_shards *shards = shards_new();
+    uint32_t own = pgs_shards_enter(shards);
+    uint32_t guest = pgs_shards_enter(shards);
+    pthread_t thread;
+
+    ck_assert(own & PGS_TICKET_OWNER);
+    ck_assert(!(guest & PGS_TICKET_OWNER));
+    pgs_count(shards, PGS_COUNT_HINTS, 1);
+    pgs_shards_leave(shards, own);
+    pgs_count(shards, PGS_COUNT_HINTS, 1);
+    pgs_shards_leave(shards, guest);
+    pgs_count(shards, PGS_COUNT_HINTS, 1);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_create(&thread, NULL, visit_once, shards);
+        pthread_join(thread, NULL);
+    }
+    visit_once(shards);
+    ck_assert_uint_eq(pgs_shards_sum(shards, PGS_COUNT_HINTS), 4 + THREADS);
+    shards_free(shards);
+}
+END_TEST
+
+/* A drain waits for a shard's owner, but not for the next one. */
+START_TEST(test_a_drain_waits_for_owners)
+{
+    struct visit visit = { .shards = shards_new() };
+
+    visit.ticket = pgs_shards_enter(visit.shards);
+    ck_assert(visit.ticket & PGS_TICKET_OWNER);
+    ck_assert(pgs_shards_drain(visit.shards, NULL, help_out, &visit));
+    ck_assert_uint_ge(visit.helped, 3);
+    ck_assert_int_eq(visit.plain, 1);
+    shards_free(visit.shards);
+}
+END_TEST
+
 static void *drain_with_own(void *arg)
 {
     for (int i = 0; i < 200; i++) {
@@ -167,6 +216,10 @@ START_TEST(test_drains_do_not_wait_for_each_other)
 }
 END_TEST
 
+/* A reader that is preempted inside keeps a drain waiting for a time slice; so
+ * readers give theirs up outside, now and then. */
+#define LOOKS_AT_A_TIME 256
+
 /* An object that readers reach through `slot`; plain on purpose. */
 struct object {
     uint64_t alive;
@@ -184,7 +237,7 @@ static void *look(void *arg)
 {
     struct world *world = arg;
 
-    while (!atomic_load(&world->stop)) {
+    for (uint64_t n = 1; !atomic_load(&world->stop); n++) {
         uint32_t ticket = pgs_shards_enter(world->shards);
         struct object *object = atomic_load(&world->slot);
 
@@ -192,6 +245,8 @@ static void *look(void *arg)
             atomic_fetch_add(&world->dead, object->alive != 1);
         atomic_fetch_add(&world->looks, 1);
         pgs_shards_leave(world->shards, ticket);
+        if (n % LOOKS_AT_A_TIME == 0)
+            sched_yield();
     }
     return NULL;
 }
@@ -200,7 +255,7 @@ START_TEST(test_nobody_sees_what_was_drained)
 {
     struct world world = { .shards = shards_new() };
     pthread_t threads[THREADS];
-    uint64_t rounds = 2000 * pgs_test_scale();
+    uint64_t rounds = 20000 * pgs_test_scale();
 
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, look, &world);
@@ -233,8 +288,10 @@ static Suite *make(void)
     TCase *grace = pgs_tcase(suite, "grace");
 
     tcase_add_test(counters, test_sums_over_threads);
+    tcase_add_test(counters, test_counts_of_owners_and_guests);
     tcase_add_test(grace, test_nobody_inside);
     tcase_add_test(grace, test_a_drain_waits_for_both_phases_and_helps);
+    tcase_add_test(grace, test_a_drain_waits_for_owners);
     tcase_add_test(grace, test_a_drain_can_be_given_up);
     tcase_add_test(grace, test_drains_do_not_wait_for_each_other);
     tcase_add_test(grace, test_nobody_sees_what_was_drained);

@@ -2,10 +2,12 @@
 /*
  * Shards: counting and being counted without a shared cache line.
  *
- * The grace period works as in SRCU (P. McKenney, "Sleepable RCU", 2006). Each
- * shard has two counts of who is inside; a ticket names the shard and which of
- * the two, so that leave() takes back exactly what enter() added, on whatever
- * thread, and no count is ever below the number that is inside by it.
+ * The grace period of guests works as in SRCU (P. McKenney, "Sleepable RCU",
+ * 2006). Each shard has two counts of the guests inside; a ticket names the
+ * shard and which of the two, so that leave() takes back exactly what enter()
+ * added, on whatever thread, and no count is ever below the number that is
+ * inside by it. An owner is inside for one session of its shard; the sessions'
+ * number is odd meanwhile.
  *
  * Claim: when drain() has answered true, everybody who entered and can still
  * reach what was made unreachable before (by a store U) has left, and all that
@@ -18,7 +20,13 @@
  * leaves, so Z, reading 0, comes after its decrement in c's own order, and
  * reads it or a later increment or decrement of the same release sequence; Z
  * thus acquires what leave() released. If Z is before I: U < Z < I < L, so the
- * lookup sees U and reaches nothing. Both counts of all shards are read. ∎
+ * lookup sees U and reaches nothing. Both counts of all shards are read.
+ *
+ * An owner enters by the compare-and-swap I that makes the session's number s.
+ * After U the drain has read a number that is not s: the first that it read, or
+ * it has waited for another. If that is less than s, it was read before I, and
+ * as above the lookup reaches nothing; if it is more, the read acquires what
+ * leave() released, by the next owners' swaps and releases if not directly. ∎
  *
  * The phase plays no part in the proof. It is there for progress: new readers
  * are sent to the other count, so that the one being waited for only falls,
@@ -50,10 +58,14 @@ int pgs_shards_init(struct pgs_shards *shards)
     for (unsigned i = 0; i < PGS_SHARDS; i++) {
         struct pgs_shard *shard = &shards->shard[i];
 
+        atomic_init(&shard->session, 0);
+        atomic_init(&shard->owner, 0);
         atomic_init(&shard->readers[0], 0);
         atomic_init(&shard->readers[1], 0);
-        for (unsigned j = 0; j < PGS_COUNTERS; j++)
+        for (unsigned j = 0; j < PGS_COUNTERS; j++) {
+            atomic_init(&shard->own[j], 0);
             atomic_init(&shard->count[j], 0);
+        }
     }
     atomic_init(&shards->phase, 0);
     atomic_init(&shards->draining, 0);
@@ -64,6 +76,7 @@ void pgs_shards_fini(struct pgs_shards *shards)
 {
     assert(atomic_load(&shards->draining) == 0);
     for (unsigned i = 0; i < PGS_SHARDS; i++) {
+        assert(atomic_load(&shards->shard[i].session) % 2 == 0);
         assert(atomic_load(&shards->shard[i].readers[0]) == 0);
         assert(atomic_load(&shards->shard[i].readers[1]) == 0);
     }
@@ -77,6 +90,8 @@ uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter)
     assert(counter < PGS_COUNTERS);
     for (unsigned i = 0; i < PGS_SHARDS; i++)
         sum += atomic_load_explicit(&shards->shard[i].count[counter],
+                                    memory_order_relaxed) +
+               atomic_load_explicit(&shards->shard[i].own[counter],
                                     memory_order_relaxed);
     return sum;
 }
@@ -117,6 +132,22 @@ static bool flip_and_wait(struct pgs_shards *shards, struct patience *patience)
     return wait_for_phase(shards, old, patience);
 }
 
+/* Sessions that begin later need not be waited for. */
+static bool wait_for_owners(struct pgs_shards *shards,
+                            struct patience *patience)
+{
+    for (unsigned i = 0; i < PGS_SHARDS; i++) {
+        _Atomic uint64_t *session = &shards->shard[i].session;
+        uint64_t seen = atomic_load_explicit(session, memory_order_seq_cst);
+
+        while (seen % 2 == 1 &&
+               atomic_load_explicit(session, memory_order_seq_cst) == seen)
+            if (!be_patient(patience))
+                return false;
+    }
+    return true;
+}
+
 static bool drain(struct pgs_shards *shards, struct patience *patience)
 {
     bool drained;
@@ -125,7 +156,8 @@ static bool drain(struct pgs_shards *shards, struct patience *patience)
                                     memory_order_acquire) != 0)
         if (!be_patient(patience))
             return false;
-    drained = flip_and_wait(shards, patience) &&
+    drained = wait_for_owners(shards, patience) &&
+              flip_and_wait(shards, patience) &&
               flip_and_wait(shards, patience);
     atomic_store_explicit(&shards->draining, 0, memory_order_release);
     return drained;

@@ -69,19 +69,34 @@ void pgs_calls_fini(struct pgshare_host *host)
     pgs_mutex_fini(&host->calls.lock);
 }
 
-static struct pgs_cache *my_cache(struct pgshare_host *host)
+/* The place for a free call of this thread's shard, which the shard's owner
+ * alone fills, and anybody may empty. */
+static struct pgs_call *_Atomic *my_cache(struct pgshare_host *host,
+                                          bool *ret_owned)
 {
-    struct pgs_shard *shard = pgs_shard_mine(&host->shards);
+    struct pgs_shard *shard = pgs_shard_mine(&host->shards, ret_owned);
 
-    return &host->calls.cache[shard - host->shards.shard];
+    return &host->calls.cache[shard - host->shards.shard].call;
+}
+
+static bool put_into_cache(struct pgs_call *call)
+{
+    bool owned;
+    struct pgs_call *_Atomic *cache = my_cache(call->host, &owned);
+
+    if (!owned || atomic_load_explicit(cache, memory_order_relaxed))
+        return false;
+    atomic_store_explicit(cache, call, memory_order_release);
+    return true;
 }
 
 struct pgs_call *pgs_call_take(struct pgshare_host *host,
                                struct pgs_domain *domain, pgs_step first)
 {
     struct pgs_calls *calls = &host->calls;
+    bool owned;
     struct pgs_call *call = atomic_exchange_explicit(
-        &my_cache(host)->call, NULL, memory_order_acquire);
+        my_cache(host, &owned), NULL, memory_order_acquire);
 
     if (!call) {
         pgs_mutex_lock(&calls->lock);
@@ -129,13 +144,10 @@ static void reset(struct pgs_call *call)
 void pgs_call_give(struct pgs_call *call)
 {
     struct pgs_calls *calls = &call->host->calls;
-    struct pgs_call *none = NULL;
 
     assert(!atomic_load_explicit(&call->gate, memory_order_relaxed));
     reset(call);
-    if (atomic_compare_exchange_strong_explicit(
-            &my_cache(call->host)->call, &none, call, memory_order_release,
-            memory_order_relaxed))
+    if (put_into_cache(call))
         return;
     pgs_mutex_lock(&calls->lock);
     call->next = calls->free;
