@@ -128,6 +128,14 @@ static int count_word(void *ctx, uint64_t gfn, uint32_t page, uint64_t word)
     return 0;
 }
 
+/* Does a fault that comes out like this break a mapping? */
+static bool breaks_mapping(unsigned outcome)
+{
+    return outcome == PGSHARE_FAULT_COPIED ||
+           outcome == PGSHARE_FAULT_LAST_MAPPING ||
+           outcome == PGSHARE_FAULT_FREE || outcome == PGSHARE_FAULT_OVERWRITE;
+}
+
 static void read_tallies(struct pgs_domain *domain,
                          struct pgshare_domain_stats *stats)
 {
@@ -135,8 +143,12 @@ static void read_tallies(struct pgs_domain *domain,
         struct pgs_tally *tally = &domain->tally[i];
 
         for (unsigned k = 0; k < PGSHARE_STATS_ROOM; k++) {
-            stats->faults[k] += atomic_load_explicit(&tally->faults[k],
-                                                     memory_order_relaxed);
+            uint64_t faults = atomic_load_explicit(&tally->faults[k],
+                                                   memory_order_relaxed);
+
+            stats->faults[k] += faults;
+            if (breaks_mapping(k))
+                stats->broken += faults;
             stats->made[k] += atomic_load_explicit(&tally->made[k],
                                                    memory_order_relaxed);
         }

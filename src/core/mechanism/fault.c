@@ -216,7 +216,6 @@ static enum pgs_verdict already_broken(struct pgs_call *call, uint64_t word)
 static enum pgs_verdict unshared(struct pgs_call *call)
 {
     struct pgshare_host *host = call->host;
-    struct pgs_domain *domain = call->domain;
     uint64_t word = atomic_load_explicit(
         pgs_word_at(&host->chunks, call->page), memory_order_relaxed);
     uint32_t outcome;
@@ -244,8 +243,9 @@ static enum pgs_verdict unshared(struct pgs_call *call)
         call->payer = PGSHARE_PAID_RESERVE;
     if (call->flags & PGS_FAULT_OBTAINED)
         atomic_fetch_sub_explicit(&host->unsecured, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
-                              memory_order_relaxed);
+    if (call->flags & PGS_FAULT_UNDO) /* else the outcome tells */
+        atomic_fetch_add_explicit(&pgs_tally_mine(call->domain)->broken, 1,
+                                  memory_order_relaxed);
     return succeed(call, outcome);
 }
 

@@ -60,7 +60,7 @@ enum pgs_domain_flag {
 struct pgs_tally {
     _Alignas(64) _Atomic uint64_t faults[16];
     _Atomic uint64_t made[16];
-    _Atomic uint64_t broken;
+    _Atomic uint64_t broken; /* mappings, but for those that a fault broke */
 };
 
 /*
