@@ -22,7 +22,8 @@
  * **Order.** Each completion and each break of a domain carries a sequence
  * number `seq`, taken from one counter of the domain (never 0) at the moment
  * when the operation, or the break, took effect in the guest's memory. The
- * core applies them to a GFN in this order, however late they arrive.
+ * core applies them to a GFN in this order, however late they arrive; those
+ * with equal numbers as they arrive.
  *
  * **The reserve** is memory that the backend holds for the host: map, merge,
  * release, discard and reclaim put the frames that they free into it; unshare,

@@ -138,6 +138,7 @@ static struct pgshare_mock_domain *domain_make(
     domain->machine = machine;
     domain->gfns = gfns;
     domain->domid = options->domid;
+    atomic_init(&domain->seq, 1);
     domain->generation = options->generation ? options->generation : 1;
     domain->sparse = options->flags & PGSHARE_MOCK_SPARSE;
     domain->direct = options->flags & PGSHARE_MOCK_DIRECT;

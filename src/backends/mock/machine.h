@@ -430,9 +430,19 @@ static inline void pgs_mock_unlock(struct pgshare_mock_domain *domain,
     atomic_store_explicit(&domain->p2m[gfn], value, memory_order_release);
 }
 
+/* The number of an event. */
 static inline uint64_t pgs_mock_seq(struct pgshare_mock_domain *domain)
 {
     return atomic_fetch_add_explicit(&domain->seq, 1, memory_order_relaxed) + 1;
+}
+
+/* The number of an operation. Where guests break nothing by themselves the
+ * last event's will do, and vCPUs that fault at once do not meet there. */
+static inline uint64_t pgs_mock_op_seq(struct pgshare_mock_domain *domain)
+{
+    if (domain->machine->platform_cow)
+        return pgs_mock_seq(domain);
+    return atomic_load_explicit(&domain->seq, memory_order_relaxed);
 }
 
 static inline void pgs_mock_spin_lock(atomic_flag *lock)

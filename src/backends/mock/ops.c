@@ -273,7 +273,7 @@ void pgs_mock_perform(struct pgshare_mock_machine *machine,
     /* The number of the beginning: what breaks a page after the operation has
      * reached it is later, and what came before made the page fail. */
     if (work->domain)
-        *ret_seq = pgs_mock_seq(work->domain);
+        *ret_seq = pgs_mock_op_seq(work->domain);
     if (!machine->stepping || !machine->unquiet) {
         op_table[op->kind](work, 0, count);
     } else {
