@@ -280,6 +280,42 @@ START_TEST(a_secret_declared_during_a_share_rolls_it_back)
 }
 END_TEST
 
+START_TEST(a_secret_that_cannot_be_undone_is_not_tried_without_a_pause)
+{
+    struct rig_options options = { .decorated = true };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_FAIL,
+                                       .kinds = 1 << PGSHARE_OP_UNSHARE,
+                                       .count = UINT64_MAX };
+    struct pgshare_budget budget = { .size = sizeof(budget),
+                                     .time_ns = SECOND,
+                                     .pages = 1 << 20 };
+    struct pgshare_poll poll = { .size = sizeof(poll) };
+    struct rig rig;
+    uint64_t before;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    rig_fill(&rig, 0, 3, 1, 7);
+    rig_fill(&rig, 1, 3, 1, 7);
+    rig_must_share(&rig, 0, 3, 1, 3, 1);
+    rig_settle(&rig);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    pgshare_declare_never_share(rig.host, rig_dom(&rig, 0), 3, 1, 1, NULL);
+    before = rig_stats(&rig).backend_ops;
+    for (unsigned i = 0; i < 3; i++)
+        ck_assert_int_eq(pgshare_host_run(rig.host, &budget, NULL), 0);
+    ck_assert_uint_lt(rig_stats(&rig).backend_ops, before + 30);
+    ck_assert_int_eq(pgshare_host_poll(rig.host, &poll), 0);
+    ck_assert_uint_ne(poll.deadline_ns, PGSHARE_FOREVER);
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    rig_settle(&rig);
+    ck_assert(rig_is(&rig, 0, 3, PGSHARE_GFN_PRIVATE));
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- volatile pages ---------------------------------------------------- */
 
 START_TEST(volatile_pages_are_pushed_and_withdrawn_anywhere)
@@ -461,6 +497,8 @@ static const struct contract_test tests[] = {
     { &never_share_undoes_what_is_shared_and_keeps_it_so,
       CAN_SHARE | CAN_FINGERPRINT },
     { &a_secret_declared_during_a_share_rolls_it_back, CAN_SHARE | CAN_STEPS },
+    { &a_secret_that_cannot_be_undone_is_not_tried_without_a_pause,
+      CAN_SHARE | CAN_INLINE },
     { &volatile_pages_are_pushed_and_withdrawn_anywhere, CAN_SHARE | CAN_PAY },
     { &a_page_held_for_writing_is_private_and_is_not_shared, CAN_SHARE },
     { &a_frame_held_for_reading_stays_until_the_put, CAN_SHARE },

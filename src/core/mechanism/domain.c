@@ -25,6 +25,8 @@
 #include <string.h>
 
 #define NAP_NS UINT64_C(1000000)
+/* After an undo that failed, the next one comes so much later. */
+#define UNDO_PAUSE_NS UINT64_C(1000000)
 
 /* ---- groups ------------------------------------------------------------ */
 
@@ -443,6 +445,17 @@ static bool is_overdue(uint64_t word)
             (word & PGS_BUSY || pgs_word_state(word) >= PGS_PROTECTED));
 }
 
+/* What fails now (for want of memory, say) would fail again at once. */
+static void note_undone(struct pgs_call *call)
+{
+    struct pgs_domain *domain = call->domain;
+
+    if (call->result)
+        atomic_store_explicit(&domain->undo_after,
+                              pgs_now(&call->host->platform) + UNDO_PAUSE_NS,
+                              memory_order_relaxed);
+}
+
 static void undo_page(struct pgs_domain *domain, uint64_t gfn)
 {
     struct pgs_call *call = pgs_fault_take(
@@ -451,7 +464,18 @@ static void undo_page(struct pgs_domain *domain, uint64_t gfn)
     if (!call)
         return;
     call->gfn = gfn;
+    call->finish = note_undone;
     pgs_call_launch(call);
+}
+
+uint64_t pgs_domain_undo_due(struct pgs_domain *domain)
+{
+    uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
+    uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
+
+    return lo < hi ? atomic_load_explicit(&domain->undo_after,
+                                          memory_order_relaxed)
+                   : PGSHARE_FOREVER;
 }
 
 bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget)
@@ -460,7 +484,7 @@ bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget)
     uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
     bool left = false, secrets = false;
 
-    if (lo >= hi)
+    if (pgs_now(&domain->host->platform) < pgs_domain_undo_due(domain))
         return false;
     /* whoever declares more from now on widens an empty range */
     atomic_store_explicit(&domain->undo_lo, UINT64_MAX, memory_order_release);

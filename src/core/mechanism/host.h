@@ -86,6 +86,7 @@ struct pgs_domain {
     _Atomic uint32_t harvests_done; /* the number of the last that ended well */
     _Atomic uint64_t undo_lo;   /* GFNs to look at for declarations that are */
     _Atomic uint64_t undo_hi;   /* not carried out yet: [lo, hi) */
+    _Atomic uint64_t undo_after; /* on the clock: one failed, not before this */
 
     struct pgs_mutex lock;
     struct pgs_fifo fifo;

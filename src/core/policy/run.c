@@ -224,25 +224,32 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
     *ret = policy->progress;
 }
 
-static bool has_platform_domains(struct pgshare_host *host)
+/* When a domain wants to be looked after, though nothing happens. */
+static uint64_t due(struct pgs_domain *domain)
 {
-    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
-        struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_seq_cst);
+    uint64_t undo = pgs_domain_undo_due(domain);
+    uint64_t harvest = domain->host->policy->next_harvest;
 
-        if (domain && domain->caps & PGSHARE_CAP_PLATFORM_COW)
-            return true;
-    }
-    return false;
+    if (!(domain->caps & PGSHARE_CAP_PLATFORM_COW))
+        return undo;
+    return undo < harvest ? undo : harvest;
 }
 
 uint64_t pgs_run_deadline(struct pgshare_host *host)
 {
+    uint64_t first = PGSHARE_FOREVER;
+
     if (atomic_load_explicit(&host->work, memory_order_relaxed) ||
         host->policy->progress.more)
         return 0;
     if (atomic_load_explicit(&host->calls.n_running, memory_order_relaxed))
         return pgs_now(&host->platform) + HARVEST_NS;
-    return has_platform_domains(host) ? host->policy->next_harvest
-                                      : PGSHARE_FOREVER;
+    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
+        struct pgs_domain *domain = atomic_load_explicit(
+            &host->slots[slot], memory_order_seq_cst);
+
+        if (domain && due(domain) < first)
+            first = due(domain);
+    }
+    return first;
 }
