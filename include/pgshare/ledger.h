@@ -72,9 +72,11 @@ PGSHARE_EXPORT int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom,
  * Hands bonus pages back: their memory returns to the reserve, their GFNs are
  * holes again, the claim shrinks by as many.
  * @param[in] gfn `count` private pages, or PGSHARE_GFN_NONE for a claim that
- * was made so
+ * was made so: the embedder has given the memory back to the machine before
  * @return 0, ::PGSHARE_ERR_STATE (a page is not private, or more than
- * claimed), ::PGSHARE_ERR_BUSY, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
+ * claimed), ::PGSHARE_ERR_NOFRAME (with PGSHARE_GFN_NONE: the machine has not
+ * so much; what was not returned stays claimed), ::PGSHARE_ERR_BUSY,
+ * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
  * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
  * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. @since 0.1
  */

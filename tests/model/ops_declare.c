@@ -340,6 +340,7 @@ void op_return(struct world *w, const struct record *r)
     uint64_t gfn = r->b % 5 ? op_gfn(r) : PGSHARE_GFN_NONE;
     uint32_t n = r->count > 4 ? 4 : r->count;
     struct guest *g = r->guest;
+    uint64_t legal = E(STATE) | E(BUSY) | E(INPROGRESS) | E(NOTSUP);
     struct pgshare_account before;
     struct pgshare_call call;
     struct waiting *waiting;
@@ -348,6 +349,8 @@ void op_return(struct world *w, const struct record *r)
     if (!may_declare(w, r) || w->in_hook || g->frozen || g->ring_open ||
         world_info(w).parked)
         return;
+    if (gfn != op_gfn(r))
+        legal |= E(NOFRAME); /* the machine has used the memory otherwise */
     for (uint32_t i = 0; i < n; i++)
         if (g->pages[r->at + i].flags & (P_UNSURE | P_GOING))
             return;
@@ -360,7 +363,7 @@ void op_return(struct world *w, const struct record *r)
     op_mine(w, NULL, 0, 0);
     world_say(w, "return %u:%" PRIu64 "+%u: %s", number(w, g), gfn, n,
               pgshare_error_name(error));
-    world_expect(w, error, E(STATE) | E(BUSY) | E(INPROGRESS) | E(NOTSUP));
+    world_expect(w, error, legal);
     if (!error && before.claimed < n && op_is_calm(w))
         world_fail(w, "returned %u of %" PRIu64 " bonus pages", n,
                    before.claimed);
