@@ -63,6 +63,7 @@ void guest_end(struct world *w, struct guest *g)
 /* What was declared ends with the domain; the content stays. */
 static void forget(struct world *w, struct guest *g)
 {
+    w->uncounted |= w->options.without >> PGSHARE_OP_RESERVE & 1;
     for (uint32_t i = 0; i < PAGES; i++) {
         struct page *page = &g->pages[i];
 
@@ -161,6 +162,7 @@ void op_kill(struct world *w, const struct record *r)
         if (w->guests[i].mock && w->guests[i].stub == g)
             return;
     world_say(w, "kill %u", number(w, g));
+    w->uncounted |= w->options.without >> PGSHARE_OP_RESERVE & 1;
     g->dead = true;
     g->ring = NULL;
     g->stub = NULL;
