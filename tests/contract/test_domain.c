@@ -113,6 +113,49 @@ START_TEST(unsharing_refuses_before_it_would_exhaust_memory)
 }
 END_TEST
 
+/* Volatile pages that are held count as memory, but cannot pay. */
+START_TEST(unsharing_says_what_is_missing_where_held_pages_cannot_pay)
+{
+    struct pgshare_unshare_progress progress = { .size = sizeof(progress) };
+    struct rig_options options = { .frames = 2 * GFNS + 8,
+                                   .host.reserve_keep = 1 };
+    struct rig rig;
+    uint64_t dom, frames;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    dom = rig_dom(&rig, 1);
+    rig_fill(&rig, 0, 0, 12, 7);
+    rig_fill(&rig, 1, 0, 12, 7);
+    for (unsigned i = 0; i < 12; i++)
+        rig_must_share(&rig, 0, i, 1, i, 1);
+    rig_settle(&rig);
+    rig_empty_guest(&rig);
+    frames = rig.ops->free_frames(rig.state);
+    ck_assert_int_eq(rig.ops->populate(rig.guests[2].impl, 0, frames), 0);
+    rig_expect_zero(&rig, 2, 0, frames);
+    ck_assert_int_eq(pgshare_declare_volatile(rig.host, dom, 40, 12, NULL), 0);
+    ck_assert_int_eq(
+        pgshare_gfn_get(rig.host, dom, 40, 12, PGSHARE_GET_READ, NULL), 0);
+    frames = rig_stats(&rig).reserve;
+    ck_assert_uint_lt(frames, 12);
+    ck_assert_int_eq(pgshare_domain_unshare(rig.host, rig_dom(&rig, 0), 0, GFNS,
+                                            0, &progress),
+                     PGSHARE_ERR_NOFRAME);
+    ck_assert_uint_eq(progress.next, frames);
+    ck_assert_uint_eq(progress.missing, 12 - frames);
+    ck_assert_int_eq(
+        pgshare_gfn_put(rig.host, dom, 40, 12, PGSHARE_GET_READ), 0);
+    rig_expect(&rig, 1, 40, 12, OR_ZERO);
+    ck_assert_int_eq(pgshare_domain_unshare(rig.host, rig_dom(&rig, 0), 0, GFNS,
+                                            0, &progress),
+                     0);
+    ck_assert_uint_eq(rig_account(&rig, 0).shared, 0);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(a_suspended_domain_shares_nothing_new_but_its_faults_are_resolved)
 {
     struct rig rig;
@@ -347,6 +390,8 @@ static const struct contract_test tests[] = {
     { &a_domain_is_unshared_piece_by_piece_within_a_budget, CAN_SHARE },
     { &unsharing_refuses_before_it_would_exhaust_memory,
       CAN_SHARE | CAN_EXHAUST },
+    { &unsharing_says_what_is_missing_where_held_pages_cannot_pay,
+      CAN_SHARE | CAN_EXHAUST | CAN_PAY | CAN_INLINE },
     { &a_suspended_domain_shares_nothing_new_but_its_faults_are_resolved,
       CAN_SHARE },
     { &domains_leave_in_any_order_and_keep_their_content, CAN_SHARE },

@@ -105,6 +105,12 @@ int pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom,
         if (!r)
             progress.next++;
     }
+    /* pages that should have paid could not, since they are held: what is left
+     * needs frames of its own */
+    if (r == PGSHARE_ERR_NOFRAME && !progress.missing) {
+        progress.missing = frames_needed(visit.domain, progress.next, end);
+        progress.missing += !progress.missing;
+    }
     if (!r || r == PGSHARE_ERR_NOFRAME)
         pgs_abi_out(ret_progress, &progress, sizeof(progress));
     return pgs_visit_end(&visit, r);
