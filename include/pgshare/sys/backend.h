@@ -113,7 +113,8 @@ enum pgshare_op_kind {
     PGSHARE_OP_RECLAIM,
     /** Holes become private pages that read as zeroes. With
      * PGSHARE_OP_CHARGE: only the domain's allowance grows by `count` (shrinks
-     * with PGSHARE_OP_OFF). NOFRAME, NOTSUP. */
+     * with PGSHARE_OP_OFF; NOFRAME: the domain has not freed so much).
+     * NOFRAME, NOTSUP. */
     PGSHARE_OP_GRANT,
     /** Holes become private copies of the pages at `peer_gfn` of `peer`.
      * NOFRAME. */
@@ -301,9 +302,11 @@ struct pgshare_backend_ops {
     int (*domain_add)(struct pgshare_backend *backend, uint64_t dom,
                       const struct pgshare_domain_options *options,
                       struct pgshare_domain_attach *ret_attach);
-    /** Operations on it that are under way are forgotten. Its mappings of
-     * frames go: the frames are released by the core afterwards. The guest's
-     * content stays readable to the guest while it lives. */
+    /** Operations on it that are under way are forgotten. (The core may have
+     * given them up a while before: an operation on its pages can then find the
+     * pages of its `peer` unprotected, and fails.) Its mappings of frames go:
+     * the frames are released by the core afterwards. The guest's content stays
+     * readable to the guest while it lives. */
     void (*domain_remove)(struct pgshare_backend *backend, void *cookie);
 
     /** All `n` operations are accepted (0), or none (an error). */

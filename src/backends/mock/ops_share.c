@@ -11,6 +11,7 @@
  */
 #include "machine.h"
 
+#include <pgshare/domain.h>
 #include <pgshare/gfn.h>
 
 #include <string.h>
@@ -37,6 +38,17 @@ static void not_protected(struct pgs_mock_work *work, uint32_t i,
                          "%s of GFN %llu of domain %u, which is not protected",
                          step, (unsigned long long)(work->op->gfn + i),
                          work->domain->domid);
+}
+
+/* Is its removal under way? Then the library waits no more for what is delayed
+ * on its pages, and lets the pages of its peers go. */
+static bool is_leaving(const struct pgshare_mock_domain *domain)
+{
+    uint64_t dom;
+
+    return pgshare_domain_find(domain->machine->host, domain->domid,
+                               domain->generation,
+                               &dom) == PGSHARE_ERR_NODOMAIN;
 }
 
 /* Is the handle that PROTECT gave still the frame's name? Locked page. */
@@ -211,6 +223,10 @@ static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
         return;
     }
     if (!zero && !source && work->peer && work->peer->dead) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
+        return;
+    }
+    if (!zero && !source && is_leaving(work->domain)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);
         return;
     }
