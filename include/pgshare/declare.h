@@ -64,7 +64,8 @@ PGSHARE_EXPORT int pgshare_declare_overwrite(struct pgshare_host *host,
 /**
  * Puts pages at the young end of the domain's repayment FIFO: their content
  * may be dropped to pay for a fault. They must be private and are not shared
- * while they are in it.
+ * while they are in it. The oldest pays first; if it is held then, or the
+ * backend cannot take it, it goes back to the young end.
  * @param[in,out] call only `done` is used: how many were pushed; may be NULL
  * @return 0, ::PGSHARE_ERR_STATE (a page is not private, or in the FIFO
  * already), ::PGSHARE_ERR_BUSY (held or in flight), ::PGSHARE_ERR_NOMEM,

@@ -41,9 +41,16 @@ struct waiting *model_call(struct world *w, struct guest *g, uint64_t gfn,
     return NULL;
 }
 
+void model_holds(struct guest *g, uint64_t gfn, uint64_t count)
+{
+    for (uint64_t i = gfn - g->base; i < gfn - g->base + count; i++)
+        g->pages[i].pushed = 0;
+}
+
 bool model_hold_add(struct world *w, struct guest *g, uint64_t gfn,
                     uint64_t count, uint32_t intent)
 {
+    model_holds(g, gfn, count);
     for (unsigned i = 0; i < HOLDS; i++)
         if (!w->holds[i].guest) {
             w->holds[i] = (struct hold){ g, gfn, count, intent };

@@ -158,6 +158,7 @@ void op_block_read(struct world *w, const struct record *r)
         return;
     world_say(w, "block read %u:%" PRIu64 "+%u of block %u",
               (unsigned)(g - w->guests), op_gfn(r), n, block);
+    model_holds(g, op_gfn(r), n);
     op_mine(w, g, op_gfn(r), n);
     error = pgshare_mock_block_read(g->mock, w->disk, block, op_gfn(r), n);
     op_mine(w, NULL, 0, 0);
@@ -187,6 +188,7 @@ void op_block_write(struct world *w, const struct record *r)
         return;
     world_say(w, "block write %u:%" PRIu64 "+%u to block %u",
               (unsigned)(g - w->guests), op_gfn(r), n, block);
+    model_holds(g, op_gfn(r), n);
     world_expect(w, pgshare_mock_block_write(g->mock, w->disk, block,
                                              op_gfn(r), n),
                  device_errors(r, n));

@@ -389,6 +389,7 @@ void op_get(struct world *w, const struct record *r)
         legal |= E(READONLY);
     world_say(w, "get %u:%" PRIu64 "+%u intent %u", number(w, g), op_gfn(r), n,
               intent);
+    model_holds(g, op_gfn(r), n);
     op_mine(w, g, op_gfn(r), n);
     error = pgshare_gfn_get(w->host, g->dom, op_gfn(r), n, intent, &call);
     op_mine(w, NULL, 0, 0);

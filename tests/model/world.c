@@ -152,7 +152,8 @@ static void check_oldest(struct world *w, struct guest *g, uint64_t gfn)
 {
     uint64_t pushed, i = gfn - g->base;
 
-    if (i >= PAGES)
+    /* a page that the backend could not take is passed over, too */
+    if (i >= PAGES || w->options.chaos.refuse || w->options.chaos.lose)
         return;
     pushed = g->pages[i].pushed;
     for (uint32_t k = 0; pushed && k < PAGES; k++)

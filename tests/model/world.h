@@ -178,6 +178,9 @@ struct waiting *model_call(struct world *w, struct guest *g, uint64_t gfn,
 void model_holds_forget(struct world *w, const struct guest *g);
 bool model_hold_add(struct world *w, struct guest *g, uint64_t gfn,
                     uint64_t count, uint32_t intent);
+/* A page that is held when it is to pay is passed over, and becomes the youngest
+ * in its FIFO: from here on their ages are not known. */
+void model_holds(struct guest *g, uint64_t gfn, uint64_t count);
 bool model_is_held(const struct world *w, const struct guest *g, uint64_t gfn,
                    bool writes_only);
 
