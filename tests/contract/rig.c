@@ -169,6 +169,14 @@ void rig_kill(struct rig *rig, unsigned g)
 
 /* ---- checking and closing ---------------------------------------------- */
 
+/* For what is asked often: libcheck tells its parent of every assertion, of
+ * those that hold as well. */
+static void must(int r)
+{
+    if (r)
+        ck_abort_msg("%s", pgshare_error_name(r));
+}
+
 static bool is_zero(const uint8_t *page)
 {
     static const uint8_t zeroes[PGSHARE_PAGE_SIZE];
@@ -184,16 +192,17 @@ static void check_page(struct rig *rig, unsigned g, uint64_t gfn)
 
     if (guest->known[gfn] == HOLE || guest->known[gfn] == NOTHING)
         return;
-    ck_assert_int_eq(rig->ops->read(guest->impl, gfn, page), 0);
+    must(rig->ops->read(guest->impl, gfn, page));
     equal = !memcmp(page, guest->shadow[gfn], PAGE);
     if (!equal && guest->known[gfn] == OR_ZERO)
         equal = is_zero(page);
-    ck_assert_msg(equal,
-                  "guest %u gfn %u: begins with %02x %02x %02x %02x, not with "
-                  "%02x %02x %02x %02x",
-                  g, (unsigned)gfn, page[0], page[1], page[2], page[3],
-                  guest->shadow[gfn][0], guest->shadow[gfn][1],
-                  guest->shadow[gfn][2], guest->shadow[gfn][3]);
+    if (!equal)
+        ck_abort_msg(
+            "guest %u gfn %u: begins with %02x %02x %02x %02x, not with "
+            "%02x %02x %02x %02x",
+            g, (unsigned)gfn, page[0], page[1], page[2], page[3],
+            guest->shadow[gfn][0], guest->shadow[gfn][1],
+            guest->shadow[gfn][2], guest->shadow[gfn][3]);
 }
 
 void rig_check_content(struct rig *rig)
@@ -294,9 +303,8 @@ void rig_fill(struct rig *rig, unsigned g, uint64_t gfn, uint64_t count,
         uint8_t *page = guest->shadow[gfn + i];
 
         compute(tag, i, page);
-        ck_assert_int_eq(rig->ops->write(rig->state, guest->impl, rig->host,
-                                         gfn + i, 0, page, PAGE),
-                         0);
+        must(rig->ops->write(rig->state, guest->impl, rig->host, gfn + i, 0,
+                             page, PAGE));
         guest->known[gfn + i] = EXACT;
     }
 }
@@ -375,7 +383,7 @@ void rig_wait(struct rig *rig, uint64_t ns)
     uint64_t start = platform->now_ns(platform->ctx);
 
     while (platform->now_ns(platform->ctx) - start < ns)
-        ck_assert_int_eq(pgshare_host_run(rig->host, NULL, NULL), 0);
+        must(pgshare_host_run(rig->host, NULL, NULL));
 }
 
 int rig_share(struct rig *rig, unsigned source, uint64_t source_gfn,

@@ -9,7 +9,8 @@
  *
  * Fresh memory is filled with one pattern and freed memory with another, so
  * that a read of either shows; a zeroed block comes from calloc() and its pages
- * stay untouched, since tests make tables of many gigabytes of them.
+ * stay untouched, since tests make tables of many gigabytes of them. Hence of a
+ * large block only the beginning is filled when it is freed.
  */
 #include "support/alloc.h"
 
@@ -25,6 +26,7 @@
 #define TAIL 0x5a
 #define FRESH 0xa5
 #define FREED 0xdd
+#define FILLED_MAX 65536u
 
 struct head {
     uint64_t state; /* HEAD_LIVE or HEAD_DEAD */
@@ -108,7 +110,7 @@ static void tracker_free(void *ctx, void *ptr, size_t bytes)
     atomic_fetch_sub(&tracker->live_blocks, 1);
     atomic_fetch_sub(&tracker->live_bytes, head->bytes);
     head->state = HEAD_DEAD;
-    memset(ptr, FREED, head->bytes);
+    memset(ptr, FREED, head->bytes < FILLED_MAX ? head->bytes : FILLED_MAX);
     free(head->base);
 }
 
