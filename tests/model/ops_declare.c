@@ -322,7 +322,8 @@ void op_claim(struct world *w, const struct record *r)
         struct page *page = &g->pages[r->at + i];
 
         if (page->flags & P_PRESENT &&
-            !(page->flags & (P_MAYBE | P_RECLAIMED | P_VOLATILE)))
+            !(page->flags &
+              (P_MAYBE | P_RECLAIMED | P_VOLATILE | P_GOING)))
             world_fail(w, "granted what is no hole");
         model_hole(page);
         page->flags &= P_NEVER;

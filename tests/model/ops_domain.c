@@ -97,8 +97,12 @@ void op_leave(struct world *w, const struct record *r)
             continue;
         check_page(w, g, i, false);
         if (page->flags & P_VOLATILE &&
-            !(check_info(w, g, i).flags & PGSHARE_GFN_VOLATILE))
+            !(check_info(w, g, i).flags & PGSHARE_GFN_VOLATILE)) {
             page->flags |= P_LOOSE;
+            /* where a write waits, that it has paid will show later */
+            if (page->flags & P_UNSURE)
+                page->flags |= P_RECLAIMED;
+        }
         if (check_info(w, g, i).flags & PGSHARE_GFN_IN_FLIGHT)
             return;
     }

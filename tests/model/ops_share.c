@@ -16,15 +16,25 @@ static unsigned number(const struct world *w, const struct guest *g)
 
 /* ---- marks ------------------------------------------------------------- */
 
+static uint64_t secrets_of(const struct record *r)
+{
+    uint64_t secrets = 0;
+
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->guest->pages[r->at + i].flags & P_NEVER)
+            secrets |= UINT64_C(1) << i;
+    return secrets;
+}
+
 static void check_marked(struct world *w, const struct record *r,
-                         const uint64_t *tickets)
+                         const uint64_t *tickets, uint64_t secrets)
 {
     for (uint32_t i = 0; i < r->count; i++) {
         struct pgshare_gfn_info info = check_info(w, r->guest, r->at + i);
 
         if (!tickets[i])
             world_fail(w, "marked, but without a ticket");
-        if (r->guest->pages[r->at + i].flags & P_NEVER)
+        if (secrets >> i & 1 && r->guest->pages[r->at + i].flags & P_NEVER)
             world_fail(w, "a secret was marked");
         if (op_is_calm(w) && (info.state < PGSHARE_GFN_PROTECTED ||
                               info.ticket != tickets[i]))
@@ -36,7 +46,7 @@ static void check_marked(struct world *w, const struct record *r,
 void op_mark(struct world *w, const struct record *r)
 {
     struct guest *g = r->guest;
-    uint64_t tickets[PAGES], legal;
+    uint64_t tickets[PAGES], secrets, legal;
     struct pgshare_call call;
     struct waiting *waiting;
     int error;
@@ -52,13 +62,14 @@ void op_mark(struct world *w, const struct record *r)
         legal = E(NOTSUP);
     else if (g->suspended)
         legal = E(SUSPENDED);
+    secrets = secrets_of(r); /* one more may be declared, once it is marked */
     error = pgshare_mark_ro(w->host, g->dom, op_gfn(r), r->count, tickets,
                             &call);
     world_expect(w, error, legal);
     if (!error && (g->direct || g->suspended))
         world_fail(w, "marked in a domain that may not share");
     if (!error)
-        check_marked(w, r, tickets);
+        check_marked(w, r, tickets, secrets);
     for (uint32_t i = 0; error != PGSHARE_ERR_NOTSUP &&
                          error != PGSHARE_ERR_SUSPENDED &&
                          error != PGSHARE_ERR_GONE && i < r->count; i++)
@@ -580,6 +591,7 @@ void op_fork(struct world *w, const struct record *r)
     if (!child || !op_is_in(child) || child->dead)
         return;
     child->stub = g;
+    w->unsecured |= r->b & 1 && w->options.without >> PGSHARE_OP_RESERVE & 1;
     world_say(w, "fork %u from %u%s", number(w, child), number(w, g),
               r->b & 1 ? ", unsecured" : "");
     expect_copy(g, child, false);

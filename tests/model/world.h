@@ -112,6 +112,8 @@ struct world {
     struct waiting waiting[WAITING];
     uint64_t devices;    /* gets of the mock's devices that go on */
     uint64_t gave_up;    /* writes that the mock has given up, as seen last */
+    bool unsecured;      /* some child may find no memory, not even the
+                          * machine's */
     bool uncounted;      /* a domain's end took answers along, and the library
                           * cannot ask what the reserve holds now */
 
