@@ -360,7 +360,61 @@ START_TEST(writes_between_the_steps_of_a_share_are_never_lost)
 }
 END_TEST
 
+/* The pages were shared, the answer was lost, and the guests wrote before
+ * anybody asked: the news of that is no news of their next sharing. */
+START_TEST(a_late_break_of_a_lost_share_spares_the_next_one)
+{
+    struct rig_options options = { .decorated = true,
+                                   .host.op_timeout_ns = 1000000 };
+    struct pgshare_fault_plan plan = {
+        .size = sizeof(plan),
+        .mode = PGSHARE_INJECT_LOSE,
+        .kinds = 1 << PGSHARE_OP_MERGE | 1 << PGSHARE_OP_MAP,
+        .count = UINT64_MAX,
+    };
+    struct pgshare_call call = { .size = sizeof(call) };
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .flags = PGSHARE_SHARE_MARK,
+        .source_gfn = 4,
+        .client_gfn = 4,
+        .count = 1,
+    };
+    struct rig rig;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    rig_fill(&rig, 0, 4, 1, 7);
+    rig_fill(&rig, 1, 4, 1, 7);
+    request.source_dom = rig_dom(&rig, 0);
+    request.client_dom = rig_dom(&rig, 1);
+    rig_settle(&rig);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    ck_assert_int_eq(pgshare_share(rig.host, &request, &call),
+                     PGSHARE_ERR_INPROGRESS);
+    rig_write_later(&rig, 0, 4);
+    rig_write_later(&rig, 1, 4);
+    for (unsigned i = 0; i < 100 && !rig.outcomes; i++)
+        rig_wait(&rig, 500000);
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    ck_assert_uint_eq(rig.outcomes, 1);
+    rig_fill(&rig, 0, 4, 1, 9);
+    rig_fill(&rig, 1, 4, 1, 9);
+    /* a source that was published first is not known to be broken yet */
+    if (rig_share(&rig, 0, 4, 1, 4, 1) == PGSHARE_ERR_SOURCE_TICKET) {
+        rig_settle(&rig);
+        rig_must_share(&rig, 0, 4, 1, 4, 1);
+    }
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, 0, 4, 1, 4));
+    rig_close(&rig);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
+    { &a_late_break_of_a_lost_share_spares_the_next_one,
+      CAN_SHARE | CAN_HARVEST | CAN_INLINE },
     { &each_side_keeps_its_own_content_after_a_write, CAN_SHARE },
     { &a_frame_that_everybody_has_left_is_released, CAN_SHARE },
     { &the_first_write_copies_and_the_last_takes_the_frame,

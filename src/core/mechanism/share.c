@@ -326,6 +326,25 @@ static enum pgs_verdict publish(struct pgs_call *call)
 
 /* ---- map and merge ----------------------------------------------------- */
 
+/* A page that was to be merged as it was, private, and of which the backend does
+ * not say that it stayed so, may have been mapped and broken before we asked: it
+ * is released into the quarantine. (What MAP fails with is protected, and gets
+ * there when that is undone.) */
+static void unmerge(struct pgs_call *call, const struct pgs_side *side,
+                    uint32_t i, int error, uint16_t busy)
+{
+    uint32_t page = side->page + i;
+    uint64_t word = atomic_load_explicit(
+        pgs_word_at(&call->host->chunks, page), memory_order_relaxed);
+
+    if (call->op.kind != PGSHARE_OP_MERGE ||
+        pgs_word_state(word) != PGS_PRIVATE ||
+        error == PGSHARE_ERR_DIFFERENT || error == PGSHARE_ERR_BUSY)
+        return;
+    call->extent->page[i] &= (uint16_t)~busy;
+    pgs_page_privatise(call->host, page, 0);
+}
+
 /* The pages that a snapshot was taken of are merged with it. */
 static enum pgs_verdict source_merged(struct pgs_call *call)
 {
@@ -334,10 +353,12 @@ static enum pgs_verdict source_merged(struct pgs_call *call)
     for (uint32_t k = 0; k < extent->n; k++) {
         uint32_t i = extent->first + k;
 
-        if (extent->status[k])
-            pgs_extent_unlink_source(extent, call->host, i);
-        else
+        if (!extent->status[k]) {
             pgs_extent_commit_source(extent, call->host, i);
+            continue;
+        }
+        pgs_extent_unlink_source(extent, call->host, i);
+        unmerge(call, &extent->source, i, extent->status[k], PGS_PAGE_SOURCE);
     }
     pgs_extent_count(extent, call->host);
     call->step = merge_source;
@@ -372,6 +393,7 @@ static enum pgs_verdict mapped(struct pgs_call *call)
         different += extent->status[k] == PGSHARE_ERR_DIFFERENT;
         fail_page(call, i, extent->status[k]);
         pgs_extent_unlink_client(extent, call->host, i);
+        unmerge(call, &extent->client, i, extent->status[k], PGS_PAGE_CLIENT);
     }
     pgs_extent_count(extent, call->host);
     if (call->op.kind == PGSHARE_OP_MERGE) {
