@@ -291,7 +291,44 @@ START_TEST(a_surplus_beyond_reserve_keep_goes_back_to_the_machine)
 }
 END_TEST
 
+/* Whether a frame that nobody maps brings its memory back is not known before
+ * it is released: a guest that has left may read it still. */
+START_TEST(what_others_may_demand_is_not_given_for_frames_of_who_left)
+{
+    struct rig_options options = {
+        .decorated = true, .host.reserve_keep = PGSHARE_RESERVE_KEEP_ALL
+    };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_FAIL,
+                                       .kinds = 1 << PGSHARE_OP_RELEASE,
+                                       .count = UINT64_MAX };
+    struct pgshare_host_stats stats;
+    struct rig rig;
+
+    rig_open_with(&rig, _i, &options);
+    for (unsigned g = 0; g < 4; g++)
+        rig_guest(&rig);
+    for (unsigned g = 0; g < 4; g++)
+        rig_fill(&rig, g, 0, 8, 7 + g / 2);
+    rig_must_share(&rig, 0, 0, 1, 0, 8);
+    rig_must_share(&rig, 2, 0, 3, 0, 8);
+    for (unsigned gfn = 0; gfn < 8; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 1, gfn), 0);
+    rig_settle(&rig);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    ck_assert_int_eq(rig_leave(&rig, 0), 0);
+    rig_wait(&rig, 1000000);
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    rig_settle(&rig);
+    stats = rig_stats(&rig);
+    ck_assert_uint_ge(stats.saved, 8);
+    ck_assert_uint_ge(stats.reserve, stats.saved);
+    rig_close(&rig);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
+    { &what_others_may_demand_is_not_given_for_frames_of_who_left, CAN_SHARE },
     { &each_mapping_is_entitled_to_its_part_of_what_it_saves, CAN_SHARE },
     { &a_claim_needs_entitlement_and_a_fifo_as_long_as_itself,
       CAN_SHARE | CAN_PAY },

@@ -112,8 +112,8 @@ int pgshare_domain_remove(struct pgshare_host *host, uint64_t dom)
     if (is_dying(host, domain, dom) &&
         !pgs_domain_bury(domain, host->options.timeout_ns, NULL))
         r = PGSHARE_ERR_INPROGRESS;
-    while (!r && pgs_release_launch(host))
-        pgs_calls_run(host, NULL);
+    if (!r)
+        pgs_release_all(host);
     atomic_store_explicit(&host->runner, 0, memory_order_relaxed);
     pgs_mutex_unlock(&host->run);
     return r;

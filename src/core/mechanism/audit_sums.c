@@ -74,27 +74,30 @@ static void check_entitlement(struct pgs_audit *audit)
            sums->entitlement + share + lost);
 }
 
-/* What was written off is forgotten as soon as it is made good. */
+/*
+ * The ledger may be short by claims that were written off, and by frames that
+ * were handed to the platform for breaks which it has not told yet. Both are
+ * forgotten as soon as the reserve has made up for them.
+ */
 static void check_cover(struct pgs_audit *audit)
 {
     struct pgshare_host *host = audit->host;
     int64_t surplus = pgs_ledger_surplus(host);
-    int64_t written_off = atomic_load_explicit(&host->written_off,
-                                               memory_order_relaxed);
+    int64_t agreed = atomic_load_explicit(&host->written_off,
+                                          memory_order_relaxed) +
+                     atomic_load_explicit(&host->advanced,
+                                          memory_order_relaxed);
     struct pgs_place place = { audit->uncovered, PGSHARE_GFN_NONE, PGS_NONE };
 
     if (audit->uncovered)
         pgs_audit_report(audit, PGSHARE_INVARIANT_COVER, place, 0, 0);
-    if (surplus >= 0) {
-        atomic_compare_exchange_strong_explicit(&host->written_off,
-                                                &written_off, 0,
-                                                memory_order_relaxed,
-                                                memory_order_relaxed);
-        return;
-    }
-    if (audit->sums.claimed && surplus + written_off < 0)
+    if (audit->sums.claimed && surplus + agreed < 0)
         pgs_audit_report(audit, PGSHARE_INVARIANT_COVER, PGS_NOWHERE,
-                         (uint64_t)-surplus, (uint64_t)written_off);
+                         (uint64_t)-surplus, (uint64_t)agreed);
+    if (!pgs_ledger_is_covered(host))
+        return;
+    atomic_store_explicit(&host->written_off, 0, memory_order_relaxed);
+    atomic_store_explicit(&host->advanced, 0, memory_order_relaxed);
 }
 
 static void check_sums(struct pgs_audit *audit, const struct snapshot *now)

@@ -204,12 +204,7 @@ static bool was_moved(struct pgs_call *call, uint64_t word, bool *ret_over)
  * quarantine waits for it. */
 static enum pgs_verdict already_broken(struct pgs_call *call, uint64_t word)
 {
-    struct pgs_domain *domain = call->domain;
-
-    pgs_page_unmap(call->host, pgs_word_index(word));
-    pgs_count(&call->host->shards, PGS_COUNT_BROKEN, 1);
-    atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
-                              memory_order_relaxed);
+    pgs_page_unmap_broken(call->domain, pgs_word_index(word));
     return succeed(call, PGSHARE_FAULT_SPURIOUS);
 }
 

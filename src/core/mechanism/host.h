@@ -149,6 +149,7 @@ struct pgshare_host {
     _Atomic uint64_t n_doomed;
     _Atomic int64_t unsecured;    /* see fork.c */
     _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
+    _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
     _Atomic uint32_t recount;     /* the reserve's count is in doubt, see below */

@@ -56,10 +56,31 @@ int64_t pgs_ledger_surplus(struct pgshare_host *host)
            unsecured(host) - pgs_ledger_saved(host);
 }
 
+/*
+ * What can be demanded, for decisions to part with memory. A frame that nothing
+ * maps any more counts as saved until its release has brought its memory: it
+ * may bring none, where a guest that left the host still reads it. Counters are
+ * read in the order in which a change leaves the sum too large, not too small.
+ */
+static int64_t demandable(struct pgshare_host *host)
+{
+    int64_t sum = level(host, PGS_LEVEL_MAPPINGS) +
+                  level(host, PGS_LEVEL_ZERO_MAPPINGS);
+
+    sum += level(host, PGS_LEVEL_DOOMED);
+    return sum - level(host, PGS_LEVEL_FRAMES);
+}
+
+bool pgs_ledger_is_covered(struct pgshare_host *host)
+{
+    return level(host, PGS_LEVEL_RESERVE) + level(host, PGS_LEVEL_CLAIMED) +
+               unsecured(host) >= demandable(host);
+}
+
 uint64_t pgs_ledger_need(struct pgshare_host *host)
 {
     int64_t claimed = level(host, PGS_LEVEL_CLAIMED);
-    int64_t need = pgs_ledger_saved(host) - unsecured(host) - claimed;
+    int64_t need = demandable(host) - unsecured(host) - claimed;
 
     if (host->options.reserve_keep != PGSHARE_RESERVE_KEEP_ALL && !claimed)
         return 0;
@@ -149,7 +170,7 @@ static bool reserve_has(struct pgshare_host *host, uint64_t count)
         return false; /* until it is known what the reserve has */
     return reserve >= (int64_t)count &&
            reserve + level(host, PGS_LEVEL_CLAIMED) + unsecured(host) >=
-               pgs_ledger_saved(host);
+               demandable(host);
 }
 
 static int enter(struct pgs_domain *domain, uint64_t count, bool charged)

@@ -18,6 +18,9 @@ int64_t pgs_ledger_saved(struct pgshare_host *host);
  * where claims were granted. */
 int64_t pgs_ledger_surplus(struct pgshare_host *host);
 
+/* Does the reserve hold all that can be demanded and no claim secures? */
+bool pgs_ledger_is_covered(struct pgshare_host *host);
+
 /* Frames that the reserve has to hold: what can be demanded and is secured by
  * no FIFO page that its owner must leave there. 0 where nobody claims and the
  * embedder does not want unclaimed breaks to be paid for. More may be given

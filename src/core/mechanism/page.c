@@ -36,9 +36,9 @@ void pgs_page_unmap(struct pgshare_host *host, uint32_t node)
     pgs_rmap_unlink(frames, node);
     doomed = pgs_frame_doom(pgs_frame_at(frames, frame));
     pgs_frame_unlock(frames, frame);
-    pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
     if (doomed)
-        pgs_frame_defer(host, frame);
+        pgs_frame_defer(host, frame); /* first, see ledger.c */
+    pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
 }
 
 bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
@@ -84,23 +84,42 @@ void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page)
     pgs_wake(host);
 }
 
+/* A frame that was handed out for a break has been made up for by one. */
+static void end_advance(struct pgshare_host *host)
+{
+    int64_t seen = atomic_load_explicit(&host->advanced, memory_order_relaxed);
+
+    while (seen > 0 && !atomic_compare_exchange_weak_explicit(
+                           &host->advanced, &seen, seen - 1,
+                           memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+void pgs_page_unmap_broken(struct pgs_domain *domain, uint32_t node)
+{
+    struct pgshare_host *host = domain->host;
+
+    pgs_page_unmap(host, node);
+    end_advance(host);
+    pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
+    atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
+                              memory_order_relaxed);
+}
+
 /* BUSY held: what `word` speaks of was broken; the page is private. */
 static void settle_break(struct pgshare_host *host, uint32_t page,
                          uint64_t word)
 {
-    struct pgs_domain *domain = pgs_page_domain(host, page);
-
     if (pgs_word_state(word) == PGS_PROTECTED) {
         pgs_page_unmark(host, pgs_word_index(word));
+        pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
     } else if (pgs_word_state(word) == PGS_SHARED) {
-        atomic_fetch_add_explicit(&pgs_tally_mine(domain)->broken, 1,
-                                  memory_order_relaxed);
-        pgs_page_unmap(host, pgs_word_index(word));
+        pgs_page_unmap_broken(pgs_page_domain(host, page),
+                              pgs_word_index(word));
     } else {
         pgs_page_commit(host, page, word, 0, 0);
         return;
     }
-    pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
     pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
 }
 

@@ -32,6 +32,8 @@ void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page);
 /* BUSY held, word SHARED: unlinks the mapping `node` (or of the zero frame);
  * a frame without mappings is put on the list of doomed ones. */
 void pgs_page_unmap(struct pgshare_host *host, uint32_t node);
+/* The same for a mapping that the platform has broken by itself. */
+void pgs_page_unmap_broken(struct pgs_domain *domain, uint32_t node);
 
 /* BUSY held, word PROTECTED: gives its mark back. */
 void pgs_page_unmark(struct pgshare_host *host, uint32_t mark);
@@ -48,6 +50,9 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame);
 /* Releases up to PGS_INLINE doomed frames; an internal call for the runner.
  * False: none are doomed, or no call is free. */
 bool pgs_release_launch(struct pgshare_host *host);
+/* The runner: gives doomed frames up as long as they become fewer; those that
+ * the backend refuses to take come back. Answers how many calls ended. */
+uint32_t pgs_release_all(struct pgshare_host *host);
 /* Releases a batch within the call, and goes on with `next`. */
 enum pgs_verdict pgs_release(struct pgs_call *call, pgs_step next);
 

@@ -13,7 +13,7 @@
  */
 #include "mechanism/page.h"
 
-void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
+static void enlist(struct pgshare_host *host, uint32_t frame)
 {
     struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
 
@@ -26,6 +26,12 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
     pgs_frame_unlock(&host->frames, frame);
     atomic_fetch_add_explicit(&host->n_doomed, 1, memory_order_relaxed);
     pgs_wake(host);
+}
+
+void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
+{
+    pgs_count(&host->shards, PGS_LEVEL_DOOMED, 1);
+    enlist(host, frame);
 }
 
 static uint32_t take_doomed(struct pgshare_host *host, uint32_t *ret_frames)
@@ -52,6 +58,7 @@ void pgs_frame_retire(struct pgshare_host *host, uint32_t frame)
     pgs_frame_give(&host->frames, frame);
     pgs_frame_unlock(&host->frames, frame);
     pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
+    pgs_count(&host->shards, PGS_LEVEL_DOOMED, (uint64_t)-1);
 }
 
 static enum pgs_verdict end(struct pgs_call *call)
@@ -68,7 +75,7 @@ static enum pgs_verdict released(struct pgs_call *call)
         if (call->status[i] == 0)
             pgs_frame_retire(call->host, call->batch[i]);
         else
-            pgs_frame_defer(call->host, call->batch[i]);
+            enlist(call->host, call->batch[i]);
     }
     return end(call);
 }
@@ -107,4 +114,26 @@ bool pgs_release_launch(struct pgshare_host *host)
         return false;
     pgs_call_launch(call);
     return true;
+}
+
+static uint64_t doomed(struct pgshare_host *host)
+{
+    return atomic_load_explicit(&host->n_doomed, memory_order_relaxed);
+}
+
+uint32_t pgs_release_all(struct pgshare_host *host)
+{
+    uint64_t before, left = doomed(host);
+    uint32_t ended = 0;
+
+    if (!left)
+        return 0;
+    do {
+        before = left;
+        if (!pgs_release_launch(host))
+            break;
+        ended += pgs_calls_run(host, NULL);
+        left = doomed(host);
+    } while (left < before);
+    return ended;
 }

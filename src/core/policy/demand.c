@@ -13,7 +13,8 @@
  *
  * The frame goes from the reserve to the machine, where the platform finds it.
  * The page's break is harvested later, like any other; until then the books
- * say one frame too few is free, which errs on the safe side.
+ * say one frame too few is free, which errs on the safe side. The audit knows
+ * of it by pgshare_host::advanced.
  */
 #include "policy/policy.h"
 
@@ -51,6 +52,9 @@ static enum pgs_verdict handed_out(struct pgs_call *call)
     if (call->status[0] && call->tries++ < 2)
         return pay(call);
     call->result = call->status[0];
+    if (!call->result)
+        atomic_fetch_add_explicit(&call->host->advanced, 1,
+                                  memory_order_relaxed);
     return answer(call);
 }
 

@@ -157,11 +157,6 @@ static uint32_t go_on(struct pgshare_host *host)
     return ended;
 }
 
-static uint64_t doomed(struct pgshare_host *host)
-{
-    return atomic_load_explicit(&host->n_doomed, memory_order_relaxed);
-}
-
 /* What the backend still has to do in a domain that is being removed may yet
  * map a frame; it forgets that when the removal ends. */
 static bool anybody_dies(struct pgshare_host *host)
@@ -172,25 +167,6 @@ static bool anybody_dies(struct pgshare_host *host)
     dies = host->dying != NULL;
     pgs_mutex_unlock(&host->domains_lock);
     return dies;
-}
-
-/* Gives frames up as long as they become fewer: those that the backend refuses
- * to take come back. */
-static uint32_t release(struct pgshare_host *host)
-{
-    uint64_t before, left = doomed(host);
-    uint32_t ended = 0;
-
-    if (!left || anybody_dies(host))
-        return 0;
-    do {
-        before = left;
-        if (!pgs_release_launch(host))
-            break;
-        ended += pgs_calls_run(host, NULL);
-        left = doomed(host);
-    } while (left < before);
-    return ended;
 }
 
 void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
@@ -209,7 +185,8 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
         ended = go_on(host);
         bury_the_dying(host);
         undo = look_after_all(host);
-        ended += release(host);
+        if (!anybody_dies(host))
+            ended += pgs_release_all(host);
         pgs_reserve_balance(host);
         hints = pgs_hints_run(host, budget);
         pass = pgs_pass_run(host, budget);
