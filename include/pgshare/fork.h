@@ -43,7 +43,7 @@ struct pgshare_fork_options {
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (a stub already),
  * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOFRAME,
  * ::PGSHARE_ERR_INPROGRESS (pages are in flight: call again),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED. After an error the domain is an
+ * ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED. After an error the domain is an
  * ordinary one, part of whose pages are frames. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_freeze(struct pgshare_host *host,
@@ -70,8 +70,9 @@ PGSHARE_EXPORT int pgshare_domain_thaw(struct pgshare_host *host,
  * @return 0, ::PGSHARE_ERR_STATE (`stub` is none, or the child has memory),
  * ::PGSHARE_ERR_GROUP, ::PGSHARE_ERR_RANGE (the child is smaller),
  * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOFRAME,
- * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS (call again; it goes on where
- * it was), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED. After an error part of
+ * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_BUSY (pages are
+ * in flight, or `max_calls` calls are waiting: call again; it goes on where it
+ * was), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED. After an error part of
  * the child is built; remove it or call again. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_fork(struct pgshare_host *host, uint64_t stub,

@@ -16,7 +16,8 @@ void model_write(struct page *page, uint32_t offset, const void *bytes,
     if (page->flags & P_OVER)
         page->flags |= P_LOOSE;
     page->flags &= ~(uint32_t)P_OVER;
-    if (len == PGSHARE_PAGE_SIZE && !page->calls)
+    if (len == PGSHARE_PAGE_SIZE && !page->calls &&
+        !(page->flags & P_DEVICE))
         page->flags &= ~(uint32_t)P_LOOSE;
 }
 
@@ -84,7 +85,7 @@ void model_hole(struct page *page)
 {
     if (page->flags & P_READ_ONLY)
         page->flags |= P_READ_ONLY_MAYBE;
-    page->flags &= P_NEVER | P_READ_ONLY_MAYBE;
+    page->flags &= P_NEVER | P_READ_ONLY_MAYBE | P_DEVICE;
 }
 
 /* ---- one page ---------------------------------------------------------- */

@@ -175,6 +175,8 @@ void op_block_read(struct world *w, const struct record *r)
             model_write(page, 0, bytes, sizeof(bytes));
         if (error) /* some may have been read, others emptied for that */
             page->flags |= P_LOOSE;
+        if (error == PGSHARE_ERR_INPROGRESS)
+            page->flags |= P_DEVICE;
     }
 }
 

@@ -119,17 +119,30 @@ static void release(void *ctx, void *block, size_t bytes)
         free(block);
 }
 
+/* A device of the mock, which does not wait: it has what it asked for, and
+ * gives it back. */
+static void end_device(struct world *w, const struct pgshare_outcome *outcome)
+{
+    if (outcome->kind != PGSHARE_OUTCOME_GET)
+        return;
+    if (!outcome->result)
+        pgshare_gfn_put(w->host, outcome->dom, outcome->gfn, outcome->count,
+                        PGSHARE_GET_WRITE);
+    if (--w->devices)
+        return;
+    for (unsigned k = 0; k < DOMAINS; k++)
+        for (uint32_t i = 0; i < PAGES; i++)
+            w->guests[k].pages[i].flags &= ~(uint32_t)P_DEVICE;
+}
+
 static void on_outcome(void *ctx, const struct pgshare_outcome *outcome)
 {
     struct world *w = ctx;
     struct waiting *waiting = outcome->cookie;
     struct guest *g;
 
-    if (!waiting) { /* a device of the mock, which does not wait */
-        w->devices -= outcome->kind == PGSHARE_OUTCOME_GET;
-        if (outcome->kind == PGSHARE_OUTCOME_GET && !outcome->result)
-            pgshare_gfn_put(w->host, outcome->dom, outcome->gfn,
-                            outcome->count, PGSHARE_GET_WRITE);
+    if (!waiting) {
+        end_device(w, outcome);
         return;
     }
     g = waiting->guest;

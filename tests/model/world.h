@@ -39,7 +39,8 @@ enum page_flag {
     P_UNSURE = 1 << 9,   /* a write to it waits, or was given up */
     P_GOING = 1 << 10,   /* its removal has not ended */
     P_RECLAIMED = 1 << 11,
-    P_UNKNOWN = 1 << 12  /* a copy of what was unsure itself */
+    P_UNKNOWN = 1 << 12, /* a copy of what was unsure itself */
+    P_DEVICE = 1 << 13   /* a device waits for it, and may empty it yet */
 };
 #define P_UNEXACT (P_LOOSE | P_FREE | P_OVER)
 

@@ -360,7 +360,10 @@ static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
     struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
 
     if (frame->flags != PGS_FRAME_LIVE) {
-        pgs_extent_drop(extent, i, PGSHARE_ERR_SOURCE_TICKET);
+        /* while it is being joined to another, a moment later all is well */
+        pgs_extent_drop(extent, i, frame->flags & PGS_FRAME_DOOMED
+                                       ? PGSHARE_ERR_SOURCE_TICKET
+                                       : PGSHARE_ERR_BUSY);
         return;
     }
     if (host->info.sharers_max && frame->mappings >= host->info.sharers_max) {
