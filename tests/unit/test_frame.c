@@ -233,7 +233,7 @@ START_TEST(test_each_allocation_failing)
                                     : 0);
         pgs_tracker_assert_empty(tracker);
     } while (pgs_tracker_has_failed(tracker));
-    ck_assert_uint_eq(i, 4);
+    ck_assert_uint_eq(i, 5);
     free(frames);
 }
 END_TEST

@@ -201,22 +201,29 @@ START_TEST(test_stock_fills_up)
 {
     struct world world;
     struct pgs_stripe *stripe;
-    uint32_t node[512];
+    uint32_t node[PGS_NODE_BATCH];
+    uint32_t linked = 0;
+    int error;
 
     world_init(&world);
     stripe = pgs_stripe_of(world.frames, world.frame[0]);
     pgs_mutex_lock(&stripe->lock);
-    ck_assert_int_eq(pgs_nodes_stock(world.frames, stripe, 512), 0);
+    ck_assert_int_eq(pgs_nodes_stock(world.frames, stripe, PGS_NODE_BATCH), 0);
     pgs_tracker_fail_from(pgs_test_tracker(), 0);
-    for (uint32_t i = 0; i < 512; i++)
+    for (uint32_t i = 0; i < PGS_NODE_BATCH; i++)
         node[i] = pgs_rmap_link(world.frames, world.frame[0], i);
-    for (uint32_t i = 0; i < 512; i++)
-        ck_assert_uint_eq(pgs_rmap_unlink(world.frames, node[i]), 511 - i);
-    ck_assert_int_eq(pgs_nodes_stock(world.frames, stripe, 512), 0);
-    ck_assert_int_eq(pgs_nodes_stock(world.frames, stripe, 1u << 20),
-                     PGSHARE_ERR_NOMEM);
+    for (uint32_t i = 0; i < PGS_NODE_BATCH; i++)
+        ck_assert_uint_eq(pgs_rmap_unlink(world.frames, node[i]),
+                          PGS_NODE_BATCH - 1 - i);
+    /* Up to the last node that there is memory for. */
+    while (!(error = pgs_nodes_stock(world.frames, stripe, 3))) {
+        pgs_rmap_link(world.frames, world.frame[0], linked);
+        linked++;
+    }
+    ck_assert_int_eq(error, PGSHARE_ERR_NOMEM);
     /* What had been found by then is kept. */
-    ck_assert_uint_ge(stripe->n_free_nodes, 512);
+    ck_assert_uint_eq(stripe->n_free_nodes, 2);
+    ck_assert_uint_eq(linked + 2, world.frames->next_node);
     pgs_mutex_unlock(&stripe->lock);
     world_fini(&world);
 }

@@ -403,7 +403,8 @@ static void drop_link(struct pgs_extent *extent, struct pgshare_host *host,
         pgs_frame_give(&host->frames, extent->frame[i]);
 }
 
-/* Links all of [first, first + n) whose frames stand in one stripe. */
+/* Links those of [first, end) whose frames stand in one stripe, as many as a
+ * stripe can have nodes for. Answers where it stopped. */
 static uint32_t link_stripe(struct pgs_extent *extent,
                             struct pgshare_host *host, uint32_t first,
                             uint32_t end)
@@ -413,6 +414,8 @@ static uint32_t link_stripe(struct pgs_extent *extent,
     uint32_t i = first;
     int r;
 
+    if (end - first > PGS_NODE_BATCH / 2)
+        end = first + PGS_NODE_BATCH / 2;
     pgs_mutex_lock(&stripe->lock);
     r = pgs_nodes_stock(&host->frames, stripe, 2 * (end - first));
     for (; i < end; i++) {

@@ -5,9 +5,9 @@
  * What a write fault does here (unlink a node, perhaps give a frame back) runs
  * under one stripe's lock, allocates nothing and takes constant time. So the
  * stripe keeps what comes free: frames for good, since a frame's stripe is
- * fixed, and nodes until it has two batches of them, of which one then moves
- * to the host's stock, by one link. Sharing, which can wait, brings nodes back
- * from there before it begins (pgs_nodes_stock).
+ * fixed, and nodes until it has two batches of them, of which the older then
+ * moves to the host's stock. Sharing, which can wait, brings nodes back from
+ * there before it begins (pgs_nodes_stock).
  *
  * New frames of an extent had best be consecutive, so that they lie in one
  * stripe and are locked once. Records that were used before are scattered;
@@ -69,10 +69,8 @@ static int stripes_init(struct pgs_frames *frames)
             return error;
         }
         stripe->free_frames = PGS_NONE;
-        stripe->free_nodes = PGS_NONE;
-        stripe->n_free_nodes = 0;
-        stripe->node_batch = PGS_NONE;
         stripe->n_free_frames = 0;
+        stripe->n_free_nodes = 0;
     }
     return 0;
 }
@@ -88,6 +86,10 @@ int pgs_frames_init(struct pgs_frames *frames, struct pgs_heap *heap)
                           NODES_PER_CHUNK_SHIFT, NODES_MAX);
     if (error)
         goto no_nodes;
+    error = pgs_slab_init(&frames->idle_nodes, heap, sizeof(uint32_t),
+                          NODES_PER_CHUNK_SHIFT, NODES_MAX);
+    if (error)
+        goto no_idle;
     error = pgs_mutex_init(&frames->grow, PGS_RANK_NODES);
     if (error)
         goto no_grow;
@@ -96,7 +98,7 @@ int pgs_frames_init(struct pgs_frames *frames, struct pgs_heap *heap)
         goto no_stripes;
     frames->next_frame = 0;
     frames->next_node = 0;
-    frames->node_batches = PGS_NONE;
+    frames->n_idle_nodes = 0;
     atomic_init(&frames->idle_frames, 0);
     atomic_init(&frames->cursor, 0);
     return 0;
@@ -104,6 +106,8 @@ int pgs_frames_init(struct pgs_frames *frames, struct pgs_heap *heap)
 no_stripes:
     pgs_mutex_fini(&frames->grow);
 no_grow:
+    pgs_slab_fini(&frames->idle_nodes);
+no_idle:
     pgs_slab_fini(&frames->nodes);
 no_nodes:
     pgs_slab_fini(&frames->frames);
@@ -116,6 +120,7 @@ void pgs_frames_fini(struct pgs_frames *frames)
         return;
     stripes_fini(frames, PGS_STRIPES);
     pgs_mutex_fini(&frames->grow);
+    pgs_slab_fini(&frames->idle_nodes);
     pgs_slab_fini(&frames->nodes);
     pgs_slab_fini(&frames->frames);
 }

@@ -61,38 +61,36 @@ static_assert(sizeof(struct pgs_frame) == 48, "with its share of free records "
 struct pgs_node {
     uint32_t frame; /* free: PGS_NONE */
     uint32_t prev; /* PGS_NONE: it is the head */
-    uint32_t next; /* free: next free node */
+    uint32_t next;
     uint32_t page; /* ordinal */
 };
 
 static_assert(sizeof(struct pgs_node) == 16, "budget of a mapping");
 
-/*
- * A batch is a list of free nodes that changes hands in O(1): its first node
- * names the first of the next batch in `prev`, and has its length in `page`.
- */
+/* Free nodes change hands so many at a time. */
 #define PGS_NODE_BATCH 128u
 
-/* Invariants: n_free_nodes = length of the list free_nodes; the batch, if
- * there is one, is not counted; n_free_frames = length of free_frames. */
+/* Invariants: free_nodes[0 … n_free_nodes - 1] are free; n_free_frames =
+ * length of free_frames. */
 struct pgs_stripe {
     _Alignas(64) struct pgs_mutex lock;
     uint32_t free_frames; /* list by `head` */
-    uint32_t free_nodes;  /* list by `next` */
-    uint32_t n_free_nodes;
-    uint32_t node_batch;  /* one batch kept aside, or PGS_NONE */
     uint32_t n_free_frames;
+    uint32_t n_free_nodes;
+    uint32_t free_nodes[2 * PGS_NODE_BATCH]; /* the last is taken first */
 };
 
-/* `frames` grows under `grow`; `nodes` too. */
+/* `frames` grows under `grow`; `nodes` too. Invariant: there is room in
+ * idle_nodes for all nodes, so that each can be given back without memory. */
 struct pgs_frames {
     struct pgs_slab frames;
     struct pgs_slab nodes;
+    struct pgs_slab idle_nodes;  /* numbers of free nodes of no stripe */
     struct pgs_stripe stripe[PGS_STRIPES];
-    struct pgs_mutex grow;       /* the slabs' ends, and node_batches */
+    struct pgs_mutex grow;       /* the slabs' ends, and idle_nodes */
     uint32_t next_frame;         /* frames at and above were never used */
     uint32_t next_node;
-    uint32_t node_batches;       /* batches of no stripe, by `prev` */
+    uint32_t n_idle_nodes;
     _Atomic uint32_t idle_frames; /* about how many the stripes have free */
     _Atomic uint32_t cursor;     /* stripe where to look for free frames */
 };
@@ -160,8 +158,9 @@ int pgs_frames_take(struct pgs_frames *frames, uint32_t n, uint32_t *ret);
 void pgs_frame_give(struct pgs_frames *frames, uint32_t frame);
 
 /*
- * Fills a stripe's stock so that `n` links can be made under its lock without
- * allocation. Stripe locked (grow's rank is above). _NOMEM, _FULL.
+ * Fills a stripe's stock so that `n` links, at most PGS_NODE_BATCH, can be made
+ * under its lock without allocation. Stripe locked (grow's rank is above).
+ * _NOMEM, _FULL.
  */
 int pgs_nodes_stock(struct pgs_frames *frames, struct pgs_stripe *stripe,
                     uint32_t n);

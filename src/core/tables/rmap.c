@@ -3,83 +3,79 @@
  * Reverse maps: the nodes that link a frame to the GFNs that map it, and the
  * stocks of free nodes (see frame.c for the whole).
  *
- *     host's stock     batch → batch → batch        by `prev` of the first
- *                        ↓       ↓       ↓
- *                      node    node    node          by `next`
- *
- *     stripe's stock   free_nodes (being filled and emptied), and at most one
- *                      batch set aside
- *
- * With one batch aside a stripe that links and unlinks in turn never meets the
- * host's lock, and one that only unlinks meets it once in PGS_NODE_BATCH
- * times.
+ * A stock is a stack of numbers, and not a list through the free nodes: these
+ * have mostly left the cache, and a list of them costs a miss at every step,
+ * one after the other, where an extent is linked that takes a thousand. Each
+ * stripe has a stack of two batches at the most; the host's has room for all.
+ * A stripe that links and unlinks in turn never meets the host's lock, and one
+ * that only unlinks meets it once in PGS_NODE_BATCH times.
  */
 #include "tables/frame.h"
 
 #include <pgshare/error.h>
 
-/* The list of loose nodes becomes the batch that is set aside. */
-static void set_batch_aside(struct pgs_frames *frames,
-                            struct pgs_stripe *stripe)
-{
-    struct pgs_node *first = pgs_node_at(frames, stripe->free_nodes);
+#include <string.h>
 
-    assert(stripe->node_batch == PGS_NONE);
-    assert(stripe->n_free_nodes > 0);
-    first->prev = PGS_NONE;
-    first->page = stripe->n_free_nodes;
-    stripe->node_batch = stripe->free_nodes;
-    stripe->free_nodes = PGS_NONE;
-    stripe->n_free_nodes = 0;
+static uint32_t *idle_at(const struct pgs_frames *frames, uint32_t i)
+{
+    return pgs_slab_at(&frames->idle_nodes, i);
 }
 
-/* The batch's nodes join the loose ones, which are walked: they are few. */
-static void merge_batch(struct pgs_frames *frames, struct pgs_stripe *stripe,
-                        uint32_t batch)
-{
-    uint32_t n = pgs_node_at(frames, batch)->page;
-    uint32_t *end = &stripe->free_nodes;
-
-    assert(n > 0);
-    while (*end != PGS_NONE)
-        end = &pgs_node_at(frames, *end)->next;
-    *end = batch;
-    stripe->n_free_nodes += n;
-}
-
-/* The batch aside goes to the host's stock. */
+/* The stripe's older batch goes to the host's stock. */
 static void return_batch(struct pgs_frames *frames, struct pgs_stripe *stripe)
 {
-    struct pgs_node *first = pgs_node_at(frames, stripe->node_batch);
-
-    assert(first->page > 0);
+    assert(stripe->n_free_nodes >= PGS_NODE_BATCH);
     pgs_mutex_lock(&frames->grow);
-    first->prev = frames->node_batches;
-    frames->node_batches = stripe->node_batch;
+    for (uint32_t i = 0; i < PGS_NODE_BATCH; i++)
+        *idle_at(frames, frames->n_idle_nodes++) = stripe->free_nodes[i];
     pgs_mutex_unlock(&frames->grow);
-    stripe->node_batch = PGS_NONE;
+    stripe->n_free_nodes -= PGS_NODE_BATCH;
+    memmove(stripe->free_nodes, stripe->free_nodes + PGS_NODE_BATCH,
+            stripe->n_free_nodes * sizeof(*stripe->free_nodes));
 }
 
-/* Nodes that were never used, one by one into the loose ones. `grow` locked. */
+/* A batch of the host's stock, or what there is, in its order. `grow` locked. */
+static void fetch_batch(struct pgs_frames *frames, struct pgs_stripe *stripe)
+{
+    uint32_t n = frames->n_idle_nodes;
+
+    if (n > PGS_NODE_BATCH)
+        n = PGS_NODE_BATCH;
+    frames->n_idle_nodes -= n;
+    for (uint32_t i = 0; i < n; i++)
+        stripe->free_nodes[stripe->n_free_nodes++] =
+            *idle_at(frames, frames->n_idle_nodes + i);
+}
+
+/* More nodes, and before that the room for their numbers. `grow` locked. */
+static int grow(struct pgs_frames *frames)
+{
+    uint64_t nodes = atomic_load_explicit(&frames->nodes.size,
+                                          memory_order_relaxed);
+    int error = 0;
+
+    if (atomic_load_explicit(&frames->idle_nodes.size,
+                             memory_order_relaxed) <= nodes)
+        error = pgs_slab_grow(&frames->idle_nodes);
+    return error ? error : pgs_slab_grow(&frames->nodes);
+}
+
+/* Nodes that were never used, up to `n` in the stripe. `grow` locked. */
 static int stock_fresh(struct pgs_frames *frames, struct pgs_stripe *stripe,
                        uint32_t n)
 {
     while (stripe->n_free_nodes < n) {
         uint64_t size = atomic_load_explicit(&frames->nodes.size,
                                              memory_order_relaxed);
-        struct pgs_node *node;
+        int error = frames->next_node == size ? grow(frames) : 0;
+        uint32_t node = frames->next_node;
 
-        if (frames->next_node == size) {
-            int error = pgs_slab_grow(&frames->nodes);
-
-            if (error)
-                return error;
-        }
-        node = pgs_node_at(frames, frames->next_node);
-        __atomic_store_n(&node->frame, PGS_NONE, __ATOMIC_RELAXED);
-        node->next = stripe->free_nodes;
-        stripe->free_nodes = frames->next_node++;
-        stripe->n_free_nodes++;
+        if (error)
+            return error;
+        __atomic_store_n(&pgs_node_at(frames, node)->frame, PGS_NONE,
+                         __ATOMIC_RELAXED);
+        stripe->free_nodes[stripe->n_free_nodes++] = node;
+        frames->next_node++;
     }
     return 0;
 }
@@ -89,63 +85,38 @@ int pgs_nodes_stock(struct pgs_frames *frames, struct pgs_stripe *stripe,
 {
     int error = 0;
 
-    if (stripe->n_free_nodes >= n)
-        return 0;
-    if (stripe->node_batch != PGS_NONE) {
-        merge_batch(frames, stripe, stripe->node_batch);
-        stripe->node_batch = PGS_NONE;
-    }
+    assert(n <= PGS_NODE_BATCH);
     if (stripe->n_free_nodes >= n)
         return 0;
     pgs_mutex_lock(&frames->grow);
-    while (stripe->n_free_nodes < n && frames->node_batches != PGS_NONE) {
-        uint32_t batch = frames->node_batches;
-
-        frames->node_batches = pgs_node_at(frames, batch)->prev;
-        merge_batch(frames, stripe, batch);
-    }
+    fetch_batch(frames, stripe);
     error = stock_fresh(frames, stripe, n);
     pgs_mutex_unlock(&frames->grow);
     assert(error || stripe->n_free_nodes >= n);
     return error;
 }
 
-static uint32_t pop_node(struct pgs_frames *frames, struct pgs_stripe *stripe)
+static void push_node(struct pgs_frames *frames, struct pgs_stripe *stripe,
+                      uint32_t node)
 {
-    uint32_t index;
-
-    if (stripe->free_nodes == PGS_NONE) {
-        assert(stripe->node_batch != PGS_NONE);
-        merge_batch(frames, stripe, stripe->node_batch);
-        stripe->node_batch = PGS_NONE;
-    }
-    index = stripe->free_nodes;
-    assert(index != PGS_NONE && stripe->n_free_nodes > 0);
-    stripe->free_nodes = pgs_node_at(frames, index)->next;
-    stripe->n_free_nodes--;
-    return index;
+    __atomic_store_n(&pgs_node_at(frames, node)->frame, PGS_NONE,
+                     __ATOMIC_RELAXED);
+    if (stripe->n_free_nodes == 2 * PGS_NODE_BATCH)
+        return_batch(frames, stripe);
+    stripe->free_nodes[stripe->n_free_nodes++] = node;
 }
 
-static void push_node(struct pgs_frames *frames, struct pgs_stripe *stripe,
-                      uint32_t index)
+static uint32_t pop_node(struct pgs_stripe *stripe)
 {
-    struct pgs_node *node = pgs_node_at(frames, index);
-
-    __atomic_store_n(&node->frame, PGS_NONE, __ATOMIC_RELAXED);
-    node->next = stripe->free_nodes;
-    stripe->free_nodes = index;
-    if (++stripe->n_free_nodes < PGS_NODE_BATCH)
-        return;
-    if (stripe->node_batch != PGS_NONE)
-        return_batch(frames, stripe);
-    set_batch_aside(frames, stripe);
+    assert(stripe->n_free_nodes > 0);
+    return stripe->free_nodes[--stripe->n_free_nodes];
 }
 
 uint32_t pgs_rmap_link(struct pgs_frames *frames, uint32_t frame,
                        uint32_t page)
 {
     struct pgs_frame *record = pgs_frame_at(frames, frame);
-    uint32_t index = pop_node(frames, pgs_stripe_of(frames, frame));
+    uint32_t index = pop_node(pgs_stripe_of(frames, frame));
     struct pgs_node *node = pgs_node_at(frames, index);
 
     assert(record->flags & PGS_FRAME_LIVE);
