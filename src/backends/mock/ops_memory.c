@@ -15,6 +15,8 @@
 #include <xxhash.h>
 
 #define TAKE_TRIES 1000u
+/* The beginning of a page: by then the processor sends for the rest itself. */
+#define LINES_FETCHED 16u
 
 /* Where the platform resolves CoW, a comparison keeps a frame by a mapping of
  * its own (ops_share.c); a taker outwaits it. */
@@ -111,13 +113,30 @@ static bool maps(const struct pgs_mock_work *work, uint32_t i, uint32_t entry)
            (id == PGSHARE_ID_NONE || (uint32_t)id == (entry & ENTRY_FRAME));
 }
 
+/* Sends for what is going to be copied, since locks are waited for first. */
+static void fetch_source(const struct pgs_mock_work *work, uint64_t gfn)
+{
+    uint32_t entry = atomic_load_explicit(&work->domain->p2m[gfn],
+                                          memory_order_relaxed);
+    const unsigned char *bytes = pgs_mock_bytes(work->machine, entry);
+
+    if (!(work->op->flags & PGSHARE_OP_COPY) ||
+        pgs_mock_kind(entry) != KIND_SHARED)
+        return;
+    for (uint32_t line = 0; line < LINES_FETCHED; line++)
+        __builtin_prefetch(bytes + line * 64);
+}
+
 void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
 
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry = pgs_mock_lock(domain, gfn);
+        uint32_t entry;
+
+        fetch_source(work, gfn);
+        entry = pgs_mock_lock(domain, gfn);
 
         if (maps(work, i, entry)) {
             entry = unshare_page(work, i, entry);

@@ -100,10 +100,23 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
     return pgs_mock_entry(entry, KIND_PROTECTED, frame);
 }
 
+/* The lines of the page table that an operation is about to lock: it would
+ * wait for each in turn. */
+static void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
+                          uint32_t n)
+{
+    const uint32_t line = 64 / sizeof(*work->domain->p2m);
+
+    for (uint32_t i = first; i < first + n; i += line)
+        __builtin_prefetch(
+            (const void *)&work->domain->p2m[work->op->gfn + i], 1);
+}
+
 void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
 
+    fetch_entries(work, first, n);
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
         uint32_t entry;

@@ -96,7 +96,7 @@ int pgs_frames_init(struct pgs_frames *frames, struct pgs_heap *heap)
     error = stripes_init(frames);
     if (error)
         goto no_stripes;
-    frames->next_frame = 0;
+    atomic_init(&frames->next_frame, 0);
     frames->next_node = 0;
     frames->n_idle_nodes = 0;
     atomic_init(&frames->idle_frames, 0);
@@ -127,12 +127,8 @@ void pgs_frames_fini(struct pgs_frames *frames)
 
 uint32_t pgs_frames_end(struct pgs_frames *frames)
 {
-    uint32_t end;
-
-    pgs_mutex_lock(&frames->grow);
-    end = frames->next_frame;
-    pgs_mutex_unlock(&frames->grow);
-    return end;
+    /* the slab's chunk was published before (take_fresh) */
+    return atomic_load_explicit(&frames->next_frame, memory_order_acquire);
 }
 
 /* Makes room for `n` records from `next` on. With `grow` locked. */
@@ -168,10 +164,11 @@ static int take_fresh(struct pgs_frames *frames, uint32_t n, uint32_t *ret)
     int error;
 
     pgs_mutex_lock(&frames->grow);
-    first = frames->next_frame;
+    first = atomic_load_explicit(&frames->next_frame, memory_order_relaxed);
     error = reserve(&frames->frames, first, n);
     if (!error)
-        frames->next_frame = first + n;
+        atomic_store_explicit(&frames->next_frame, first + n,
+                              memory_order_release);
     pgs_mutex_unlock(&frames->grow);
     if (error)
         return error;

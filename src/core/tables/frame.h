@@ -88,7 +88,7 @@ struct pgs_frames {
     struct pgs_slab idle_nodes;  /* numbers of free nodes of no stripe */
     struct pgs_stripe stripe[PGS_STRIPES];
     struct pgs_mutex grow;       /* the slabs' ends, and idle_nodes */
-    uint32_t next_frame;         /* frames at and above were never used */
+    _Atomic uint32_t next_frame; /* frames at and above were never used */
     uint32_t next_node;
     uint32_t n_idle_nodes;
     _Atomic uint32_t idle_frames; /* about how many the stripes have free */

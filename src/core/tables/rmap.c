@@ -80,19 +80,30 @@ static int stock_fresh(struct pgs_frames *frames, struct pgs_stripe *stripe,
     return 0;
 }
 
-int pgs_nodes_stock(struct pgs_frames *frames, struct pgs_stripe *stripe,
-                    uint32_t n)
+static int refill(struct pgs_frames *frames, struct pgs_stripe *stripe,
+                  uint32_t n)
 {
-    int error = 0;
+    int error;
 
-    assert(n <= PGS_NODE_BATCH);
-    if (stripe->n_free_nodes >= n)
-        return 0;
     pgs_mutex_lock(&frames->grow);
     fetch_batch(frames, stripe);
     error = stock_fresh(frames, stripe, n);
     pgs_mutex_unlock(&frames->grow);
     assert(error || stripe->n_free_nodes >= n);
+    return error;
+}
+
+int pgs_nodes_stock(struct pgs_frames *frames, struct pgs_stripe *stripe,
+                    uint32_t n)
+{
+    int error = stripe->n_free_nodes < n ? refill(frames, stripe, n) : 0;
+
+    assert(n <= PGS_NODE_BATCH);
+    /* they are about to be written, and are hardly ever in the cache */
+    for (uint32_t i = 1; !error && i <= n; i++)
+        __builtin_prefetch(
+            pgs_node_at(frames,
+                        stripe->free_nodes[stripe->n_free_nodes - i]), 1);
     return error;
 }
 
