@@ -108,8 +108,7 @@ static void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
     const uint32_t line = 64 / sizeof(*work->domain->p2m);
 
     for (uint32_t i = first; i < first + n; i += line)
-        __builtin_prefetch(
-            (const void *)&work->domain->p2m[work->op->gfn + i], 1);
+        __builtin_prefetch(&work->domain->p2m[work->op->gfn + i], 1);
 }
 
 void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)

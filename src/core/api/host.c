@@ -9,6 +9,7 @@
  */
 #include "api/visit.h"
 #include "mechanism/domain.h"
+#include "mechanism/extent.h"
 #include "mechanism/page.h"
 #include "mechanism/reserve.h"
 #include "policy/policy.h"
@@ -121,6 +122,7 @@ static void fini_tables(struct pgshare_host *host)
     PGS_FREE_N(&host->heap, host->taken, PGS_SLOTS);
     PGS_FREE_N(&host->heap, host->slots, PGS_SLOTS);
     pgs_policy_fini(host);
+    pgs_extents_fini(host);
     pgs_calls_fini(host);
     pgs_holds_fini(&host->holds);
     pgs_marks_fini(&host->marks);

@@ -1,38 +1,62 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Extents: memory, locking, links and commits of the share protocol.
+ * Extents: their memory, their runs, and what they count.
  *
- * Links come before mappings. An rmap node is linked to its frame while the
- * page's word is still BUSY, before the backend maps the page: so a mapping
- * that exists always has its node, no memory can be missing afterwards, and a
- * frame that is about to be mapped cannot be taken over or die. A link whose
- * mapping did not come to pass is unlinked again.
+ * All arrays of an extent are one allocation. Who shares page by page would
+ * mostly allocate, so the owner of a shard keeps one small extent there.
  */
 #include "mechanism/extent.h"
 
-#include "mechanism/page.h"
-
 #include <string.h>
 
-/* ---- memory ------------------------------------------------------------ */
-
+/* Pages of a small extent, a spare one. */
+#define SMALL 16u
 /* Bytes for one page in all the arrays together. */
 #define PER_PAGE                                                              \
     (4 * sizeof(uint64_t) + 4 * sizeof(uint32_t) + sizeof(uint16_t) +         \
      2 * sizeof(int8_t))
 
+/* The place for a spare extent of this thread's shard, or NULL where the shard
+ * is not its own, or an extent of `count` pages is not a small one. */
+static struct pgs_extent **spare_of(struct pgshare_host *host, uint32_t count)
+{
+    bool owned;
+    struct pgs_shard *shard = pgs_shard_mine(&host->shards, &owned);
+
+    if (!owned || count > SMALL)
+        return NULL;
+    return &host->spares[shard - host->shards.shard].extent;
+}
+
+static size_t bytes_of(uint32_t count)
+{
+    size_t room = count > SMALL ? count : SMALL;
+
+    return sizeof(struct pgs_extent) + room * PER_PAGE;
+}
+
+/* Zeroed, as far as `count` pages go. */
+static void *take_memory(struct pgshare_host *host, uint32_t count)
+{
+    struct pgs_extent **spare = spare_of(host, count);
+    struct pgs_extent *extent = spare ? *spare : NULL;
+
+    if (!extent)
+        return pgs_heap_zalloc(&host->heap, 1, bytes_of(count),
+                               _Alignof(struct pgs_extent));
+    *spare = NULL;
+    return memset(extent, 0, sizeof(*extent) + count * PER_PAGE);
+}
+
 struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
 {
-    size_t bytes = sizeof(struct pgs_extent) + (size_t)count * PER_PAGE;
-    struct pgs_extent *extent =
-        pgs_heap_zalloc(&host->heap, 1, bytes, _Alignof(struct pgs_extent));
+    struct pgs_extent *extent = take_memory(host, count);
     char *at;
 
     assert(count > 0 && count <= PGSHARE_EXTENT_MAX);
     if (!extent)
         return NULL;
     at = (char *)(extent + 1);
-    extent->bytes = bytes;
     extent->count = count;
     /* widest elements first, so that all are aligned */
     extent->id = (uint64_t *)(void *)at;
@@ -51,8 +75,21 @@ struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count)
 
 void pgs_extent_free(struct pgshare_host *host, struct pgs_extent *extent)
 {
-    if (extent)
-        pgs_heap_free(&host->heap, extent, 1, extent->bytes);
+    struct pgs_extent **spare;
+
+    if (!extent)
+        return;
+    spare = spare_of(host, extent->count);
+    if (spare && !*spare)
+        *spare = extent;
+    else
+        pgs_heap_free(&host->heap, extent, 1, bytes_of(extent->count));
+}
+
+void pgs_extents_fini(struct pgshare_host *host)
+{
+    for (unsigned i = 0; i < PGS_SHARDS; i++)
+        pgs_heap_free(&host->heap, host->spares[i].extent, 1, bytes_of(SMALL));
 }
 
 uint32_t pgs_extent_cut(const struct pgs_domain *domain, uint64_t gfn,
@@ -90,491 +127,6 @@ int pgs_extent_result(const struct pgs_extent *extent)
         if (extent->result[i])
             return extent->result[i];
     return 0;
-}
-
-/* ---- locking ----------------------------------------------------------- */
-
-/* Has the page the ticket that is demanded? */
-static bool ticket_fits(struct pgshare_host *host, uint64_t word,
-                        uint64_t ticket)
-{
-    uint32_t index = pgs_word_index(word);
-
-    if (pgs_word_state(word) == PGS_PROTECTED)
-        return pgs_mark_at(&host->marks, index)->ticket == ticket;
-    if (pgs_word_state(word) != PGS_SHARED)
-        return false;
-    if (index == PGS_NODE_ZERO)
-        return ticket == PGS_TICKET_ZERO;
-    index = pgs_node_frame(&host->frames, index);
-    return pgs_frame_at(&host->frames, index)->ticket == ticket;
-}
-
-/* May the page, whose BUSY is held, be one side of a share? */
-static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
-                 uint64_t word, int stale)
-{
-    struct pgshare_host *host = side->domain->host;
-    bool source = side == &extent->source;
-
-    if (word & PGS_ATTR_NEVER)
-        return PGSHARE_ERR_NEVER_SHARE;
-    if (!source && extent->flags & PGS_EXTENT_HOLES) {
-        if (pgs_word_state(word) != PGS_HOLE)
-            return PGSHARE_ERR_STATE;
-        return pgs_quarantined(side->domain, word) ? PGSHARE_ERR_BUSY : 0;
-    }
-    if (pgs_word_state(word) == PGS_HOLE)
-        return PGSHARE_ERR_HOLE;
-    if (side->tickets && !ticket_fits(host, word, side->tickets[i]))
-        return stale;
-    /* a frame that is held stays one; a held page of its own stays too */
-    if (word & PGS_UNSHAREABLE &&
-        !(source && pgs_word_state(word) == PGS_SHARED))
-        return PGSHARE_ERR_BUSY;
-    if (pgs_word_state(word) == PGS_PRIVATE) {
-        if (!(extent->flags & PGS_EXTENT_MARK))
-            return stale;
-        if (pgs_quarantined(side->domain, word))
-            return PGSHARE_ERR_BUSY;
-    }
-    if (!source && extent->flags & PGS_EXTENT_FREE && !(word & PGS_ATTR_FREE))
-        return PGSHARE_ERR_STATE;
-    return 0;
-}
-
-/* Takes one page of a side; the word in *ret_word. */
-static bool lock_page(struct pgs_extent *extent, struct pgs_side *side,
-                      uint32_t i, uint64_t *ret_word)
-{
-    bool source = side == &extent->source;
-    _Atomic uint64_t *at =
-        pgs_word_at(&side->domain->host->chunks, side->page + i);
-    int r;
-
-    if (!pgs_word_trylock(at, false, ret_word)) {
-        pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
-        return false;
-    }
-    extent->page[i] |= source ? PGS_PAGE_SOURCE : PGS_PAGE_CLIENT;
-    r = check(extent, side, i, *ret_word,
-              source ? PGSHARE_ERR_SOURCE_TICKET : PGSHARE_ERR_CLIENT_TICKET);
-    if (r) {
-        pgs_extent_drop(extent, i, r);
-        return false;
-    }
-    if (pgs_word_state(*ret_word) == PGS_PRIVATE)
-        extent->page[i] |=
-            source ? PGS_PAGE_SOURCE_PRIVATE : PGS_PAGE_CLIENT_PRIVATE;
-    else if (pgs_word_state(*ret_word) == PGS_PROTECTED)
-        side->own[i] = pgs_mark_at(&side->domain->host->marks,
-                                   pgs_word_index(*ret_word))->own_id;
-    return true;
-}
-
-/* The source is a frame already: notes its record. */
-static void note_frame(struct pgs_extent *extent, struct pgshare_host *host,
-                       uint32_t i, uint64_t word)
-{
-    uint32_t node = pgs_word_index(word);
-
-    if (pgs_word_state(word) != PGS_SHARED)
-        return;
-    extent->page[i] |= PGS_PAGE_FRAME;
-    extent->frame[i] = PGS_NONE;
-    extent->id[i] = PGSHARE_ID_ZERO;
-    if (node == PGS_NODE_ZERO)
-        return;
-    extent->frame[i] = pgs_node_frame(&host->frames, node);
-    extent->id[i] = pgs_frame_at(&host->frames, extent->frame[i])->id;
-}
-
-/*
- * While the client's page, and then the other mappings of its frame, are moved
- * away, the old frame's record must stay that frame's, and the new frame must
- * live. Answers the frame's id.
- */
-static uint64_t pin(struct pgshare_host *host, uint32_t frame)
-{
-    uint64_t id;
-
-    pgs_frame_lock(&host->frames, frame);
-    pgs_frame_at(&host->frames, frame)->pins++;
-    id = pgs_frame_at(&host->frames, frame)->id;
-    pgs_frame_unlock(&host->frames, frame);
-    return id;
-}
-
-static void unpin(struct pgshare_host *host, uint32_t frame, bool joined)
-{
-    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
-    bool doomed, published;
-
-    pgs_frame_lock(&host->frames, frame);
-    record->pins--;
-    if (joined)
-        record->flags &= (uint16_t)~PGS_FRAME_JOINING;
-    doomed = pgs_frame_doom(record);
-    published = record->id != PGSHARE_ID_NONE;
-    if (doomed && !published)
-        pgs_frame_give(&host->frames, frame);
-    pgs_frame_unlock(&host->frames, frame);
-    if (doomed && published)
-        pgs_frame_defer(host, frame);
-}
-
-/* Does the backend move all mappings of a frame at once? Then links that are
- * not mapped yet are counted (`pending`), and a frame that is being joined
- * takes no new ones. */
-static bool moves_frames(const struct pgshare_host *host)
-{
-    return host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME;
-}
-
-/* May all the mappings of the client's frame be moved? Marks it then. */
-static bool start_joining(struct pgs_extent *extent,
-                          struct pgshare_host *host, uint32_t i,
-                          uint32_t frame)
-{
-    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
-    bool zero = extent->page[i] & PGS_PAGE_FRAME &&
-                extent->frame[i] == PGS_NONE;
-    bool may;
-
-    pgs_frame_lock(&host->frames, frame);
-    may = !record->pending && record->flags == PGS_FRAME_LIVE;
-    /* zero mappings have no nodes to be moved to */
-    if (zero && record->mappings > 1)
-        may = false;
-    if (may)
-        record->flags |= PGS_FRAME_JOINING;
-    pgs_frame_unlock(&host->frames, frame);
-    return may;
-}
-
-/* The client maps a frame: the same one (nothing to do), or one to join. */
-static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
-                        uint32_t i, uint64_t word)
-{
-    uint32_t node = pgs_word_index(word);
-    uint32_t frame = PGS_NONE;
-
-    if (pgs_word_state(word) != PGS_SHARED)
-        return;
-    if (node != PGS_NODE_ZERO)
-        frame = pgs_node_frame(&host->frames, node);
-    if (extent->page[i] & PGS_PAGE_FRAME && frame == extent->frame[i]) {
-        pgs_extent_drop(extent, i, 0);
-        extent->page[i] |= PGS_PAGE_DONE;
-    } else if (frame != PGS_NONE && moves_frames(host) &&
-               !start_joining(extent, host, i, frame)) {
-        pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
-    } else {
-        extent->page[i] |= PGS_PAGE_JOIN;
-        extent->old_frame[i] = frame;
-        extent->client.own[i] = PGSHARE_ID_ZERO;
-        if (frame != PGS_NONE)
-            extent->client.own[i] = pin(host, frame);
-    }
-}
-
-/* A locked instruction waits for its cache line, and what follows for it; so the
- * lines are sent for together. */
-static void fetch_words(const struct pgs_extent *extent,
-                        const struct pgs_side *side)
-{
-    const uint32_t line = 64 / sizeof(uint64_t);
-
-    if (!side->domain)
-        return;
-    for (uint32_t i = 0; i < extent->count; i += line)
-        __builtin_prefetch(
-            pgs_word_at(&side->domain->host->chunks, side->page + i), 1);
-}
-
-void pgs_extent_lock(struct pgs_extent *extent, struct pgshare_host *host)
-{
-    fetch_words(extent, &extent->source);
-    fetch_words(extent, &extent->client);
-    for (uint32_t i = 0; i < extent->count; i++) {
-        uint64_t word;
-
-        extent->page[i] = PGS_PAGE_LIVE;
-        if (extent->flags & PGS_EXTENT_ZERO) {
-            extent->page[i] |= PGS_PAGE_FRAME;
-            extent->frame[i] = PGS_NONE;
-            extent->id[i] = PGSHARE_ID_ZERO;
-        } else {
-            if (!lock_page(extent, &extent->source, i, &word))
-                continue;
-            note_frame(extent, host, i, word);
-        }
-        if (extent->flags & PGS_EXTENT_SOURCE)
-            continue;
-        if (lock_page(extent, &extent->client, i, &word))
-            note_client(extent, host, i, word);
-    }
-}
-
-/* Page i's link is a mapping now. */
-static void end_pending(struct pgs_extent *extent, struct pgshare_host *host,
-                        uint32_t i)
-{
-    if (!moves_frames(host) || extent->frame[i] == PGS_NONE)
-        return;
-    pgs_frame_lock(&host->frames, extent->frame[i]);
-    pgs_frame_at(&host->frames, extent->frame[i])->pending--;
-    pgs_frame_unlock(&host->frames, extent->frame[i]);
-}
-
-void pgs_extent_unlock(struct pgs_extent *extent, struct pgshare_host *host)
-{
-    for (uint32_t i = 0; i < extent->count; i++) {
-        if (extent->page[i] & PGS_PAGE_SOURCE)
-            pgs_page_unlock(host, extent->source.page + i);
-        if (extent->page[i] & PGS_PAGE_CLIENT)
-            pgs_page_unlock(host, extent->client.page + i);
-        if (extent->page[i] & PGS_PAGE_JOIN &&
-            extent->old_frame[i] != PGS_NONE)
-            unpin(host, extent->old_frame[i], true);
-        if (extent->page[i] & PGS_PAGE_PENDING)
-            end_pending(extent, host, i);
-        if (extent->page[i] & PGS_PAGE_PINNED)
-            unpin(host, extent->frame[i], false);
-        extent->page[i] &= (uint16_t) ~(PGS_PAGE_SOURCE | PGS_PAGE_CLIENT |
-                                        PGS_PAGE_JOIN | PGS_PAGE_PINNED |
-                                        PGS_PAGE_PENDING);
-    }
-}
-
-/* ---- links ------------------------------------------------------------- */
-
-/* Pages [first, first + n) need new frames: takes records, all or none. */
-static void take_records(struct pgs_extent *extent, struct pgshare_host *host)
-{
-    int r = pgs_frames_take(&host->frames, extent->n,
-                            &extent->frame[extent->first]);
-
-    for (uint32_t i = extent->first; i < extent->first + extent->n; i++) {
-        struct pgs_frame *frame;
-
-        if (r) {
-            pgs_extent_drop(extent, i, r);
-            continue;
-        }
-        extent->page[i] |= PGS_PAGE_NEW;
-        frame = pgs_frame_at(&host->frames, extent->frame[i]);
-        frame->group = (uint16_t)extent->source.domain->group;
-    }
-}
-
-/* Stripe locked. Links page i to its frame, as a source and as a client. */
-static void link_page(struct pgs_extent *extent, struct pgshare_host *host,
-                      uint32_t i)
-{
-    struct pgs_frames *frames = &host->frames;
-    struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
-
-    if (frame->flags != PGS_FRAME_LIVE) {
-        /* while it is being joined to another, a moment later all is well */
-        pgs_extent_drop(extent, i, frame->flags & PGS_FRAME_DOOMED
-                                       ? PGSHARE_ERR_SOURCE_TICKET
-                                       : PGSHARE_ERR_BUSY);
-        return;
-    }
-    if (host->info.sharers_max && frame->mappings >= host->info.sharers_max) {
-        pgs_extent_drop(extent, i, PGSHARE_ERR_FULL);
-        return;
-    }
-    if (extent->page[i] & PGS_PAGE_NEW) {
-        extent->source_node[i] =
-            pgs_rmap_link(frames, extent->frame[i], extent->source.page + i);
-        extent->page[i] |= PGS_PAGE_SOURCE_LINK;
-        frame->pending = moves_frames(host);
-    }
-    if (extent->flags & PGS_EXTENT_SOURCE)
-        return;
-    extent->client_node[i] =
-        pgs_rmap_link(frames, extent->frame[i], extent->client.page + i);
-    extent->page[i] |= PGS_PAGE_CLIENT_LINK;
-    frame->pending += moves_frames(host);
-    if (extent->page[i] & PGS_PAGE_JOIN) {
-        extent->page[i] |= PGS_PAGE_PINNED;
-        frame->pins++;
-    }
-}
-
-/* Stripe locked. No node for page i: its fresh record goes back. */
-static void drop_link(struct pgs_extent *extent, struct pgshare_host *host,
-                      uint32_t i, int error)
-{
-    struct pgs_frame *frame = pgs_frame_at(&host->frames, extent->frame[i]);
-
-    pgs_extent_drop(extent, i, error);
-    if (!(extent->page[i] & PGS_PAGE_NEW))
-        return;
-    extent->page[i] &= (uint16_t)~PGS_PAGE_NEW;
-    frame->pending = 0;
-    if (pgs_frame_doom(frame))
-        pgs_frame_give(&host->frames, extent->frame[i]);
-}
-
-/* Links those of [first, end) whose frames stand in one stripe, as many as a
- * stripe can have nodes for. Answers where it stopped. */
-static uint32_t link_stripe(struct pgs_extent *extent,
-                            struct pgshare_host *host, uint32_t first,
-                            uint32_t end)
-{
-    struct pgs_stripe *stripe =
-        pgs_stripe_of(&host->frames, extent->frame[first]);
-    uint32_t i = first;
-    int r;
-
-    if (end - first > PGS_NODE_BATCH / 2)
-        end = first + PGS_NODE_BATCH / 2;
-    pgs_mutex_lock(&stripe->lock);
-    r = pgs_nodes_stock(&host->frames, stripe, 2 * (end - first));
-    for (; i < end; i++) {
-        if (pgs_stripe_of(&host->frames, extent->frame[i]) != stripe)
-            break;
-        if (r)
-            drop_link(extent, host, i, r);
-        else
-            link_page(extent, host, i);
-    }
-    pgs_mutex_unlock(&stripe->lock);
-    return i;
-}
-
-void pgs_extent_link(struct pgs_extent *extent, struct pgshare_host *host)
-{
-    extent->cursor = 0;
-    while (pgs_extent_run(extent, extent->count, PGS_PAGE_LIVE | PGS_PAGE_FRAME,
-                          PGS_PAGE_LIVE))
-        take_records(extent, host);
-    while (pgs_extent_run(extent, extent->count, PGS_PAGE_LIVE,
-                          PGS_PAGE_LIVE)) {
-        uint32_t i = extent->first, end = extent->first + extent->n;
-
-        while (i < end) {
-            if (extent->frame[i] != PGS_NONE) {
-                i = link_stripe(extent, host, i, end);
-                continue;
-            }
-            extent->client_node[i] = PGS_NODE_ZERO;
-            extent->page[i] |= PGS_PAGE_CLIENT_LINK;
-            i++;
-        }
-    }
-}
-
-/* A node whose page is not mapped; its frame may be left without any. */
-static void unlink_node(struct pgs_extent *extent, struct pgshare_host *host,
-                        uint32_t i, uint32_t node)
-{
-    struct pgs_frames *frames = &host->frames;
-    struct pgs_frame *frame = pgs_frame_at(frames, extent->frame[i]);
-    bool never_published = extent->page[i] & PGS_PAGE_NEW;
-    bool doomed;
-
-    pgs_frame_lock(frames, extent->frame[i]);
-    pgs_rmap_unlink(frames, node);
-    frame->pending -= moves_frames(host);
-    doomed = pgs_frame_doom(frame);
-    if (doomed && never_published)
-        pgs_frame_give(frames, extent->frame[i]);
-    pgs_frame_unlock(frames, extent->frame[i]);
-    if (doomed && !never_published)
-        pgs_frame_defer(host, extent->frame[i]);
-}
-
-void pgs_extent_unlink_source(struct pgs_extent *extent,
-                              struct pgshare_host *host, uint32_t i)
-{
-    if (!(extent->page[i] & PGS_PAGE_SOURCE_LINK))
-        return;
-    extent->page[i] &= (uint16_t)~PGS_PAGE_SOURCE_LINK;
-    unlink_node(extent, host, i, extent->source_node[i]);
-}
-
-void pgs_extent_unlink_client(struct pgs_extent *extent,
-                              struct pgshare_host *host, uint32_t i)
-{
-    if (!(extent->page[i] & PGS_PAGE_CLIENT_LINK))
-        return;
-    extent->page[i] &= (uint16_t)~PGS_PAGE_CLIENT_LINK;
-    if (extent->client_node[i] != PGS_NODE_ZERO)
-        unlink_node(extent, host, i, extent->client_node[i]);
-}
-
-/* ---- commits ----------------------------------------------------------- */
-
-/* The word becomes SHARED. False: it was told broken already, and is private
- * now. What it was before (a mark, another mapping) is given back. */
-static bool commit(struct pgs_extent *extent, struct pgshare_host *host,
-                   uint32_t page, uint32_t node)
-{
-    uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
-                                         memory_order_relaxed);
-    uint32_t index = pgs_word_index(word);
-
-    if (pgs_word_state(word) == PGS_PROTECTED)
-        pgs_page_unmark(host, index);
-    else if (pgs_word_state(word) == PGS_SHARED)
-        pgs_page_unmap(host, index);
-    else if (pgs_word_state(word) == PGS_HOLE)
-        pgs_count(&host->shards, PGS_LEVEL_TRACKED, 1);
-    if (pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0),
-                        PGS_ATTR_OVERWRITE, 0)) {
-        if (node == PGS_NODE_ZERO)
-            extent->new_zero++;
-        else
-            extent->new_mapped++;
-        return true;
-    }
-    pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
-    pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
-    return false;
-}
-
-void pgs_extent_commit_source(struct pgs_extent *extent,
-                              struct pgshare_host *host, uint32_t i)
-{
-    uint16_t gone = PGS_PAGE_SOURCE | PGS_PAGE_SOURCE_OURS;
-
-    assert(extent->page[i] & PGS_PAGE_SOURCE_LINK);
-    if (commit(extent, host, extent->source.page + i,
-               extent->source_node[i])) {
-        gone |= PGS_PAGE_SOURCE_LINK;
-        end_pending(extent, host, i);
-    } else {
-        pgs_extent_unlink_source(extent, host, i);
-    }
-    extent->page[i] &= (uint16_t)~gone;
-}
-
-void pgs_extent_commit_client(struct pgs_extent *extent,
-                              struct pgshare_host *host, uint32_t i)
-{
-    uint16_t gone = PGS_PAGE_CLIENT | PGS_PAGE_CLIENT_OURS;
-
-    assert(extent->page[i] & PGS_PAGE_CLIENT_LINK);
-    if (commit(extent, host, extent->client.page + i,
-               extent->client_node[i])) {
-        gone |= PGS_PAGE_CLIENT_LINK;
-        /* until the old frame's other mappings have followed, nobody may move
-         * this frame's away */
-        if (extent->page[i] & PGS_PAGE_JOIN)
-            extent->page[i] |= PGS_PAGE_PENDING;
-        else
-            end_pending(extent, host, i);
-        extent->new_shared++;
-    } else {
-        pgs_extent_unlink_client(extent, host, i);
-    }
-    pgs_extent_drop(extent, i, 0);
-    extent->page[i] &= (uint16_t)~gone;
-    extent->page[i] |= PGS_PAGE_DONE;
 }
 
 void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host)

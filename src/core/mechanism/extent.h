@@ -82,12 +82,13 @@ struct pgs_extent {
     uint32_t *client_node;
     int8_t *status; /* answers of the operation under way */
     uint64_t *ids;
-    size_t bytes;   /* of the allocation that all this is in */
 };
 
 /* Everything zero. NULL: no memory. */
 struct pgs_extent *pgs_extent_new(struct pgshare_host *host, uint32_t count);
 void pgs_extent_free(struct pgshare_host *host, struct pgs_extent *extent);
+/* Frees those that shards keep. */
+void pgs_extents_fini(struct pgshare_host *host);
 
 /*
  * The longest extent, at most `count`, that begins at this GFN and does not
@@ -111,16 +112,26 @@ static inline void pgs_extent_drop(struct pgs_extent *extent, uint32_t i,
     extent->result[i] = (int8_t)error;
 }
 
+/*
+ * Does the backend move all mappings of a frame at once? Then links that are
+ * not mapped yet are counted (`pending`), and a frame that is being joined
+ * takes no new ones.
+ */
+static inline bool pgs_moves_frames(const struct pgshare_host *host)
+{
+    return host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME;
+}
+
 /* The first error among the results, or 0. */
 int pgs_extent_result(const struct pgs_extent *extent);
 
 /*
  * Takes BUSY of all pages of both sides as far as they are free and fit for
- * being shared; others are dropped. (extent.c)
+ * being shared; others are dropped. (extent_lock.c)
  */
 void pgs_extent_lock(struct pgs_extent *extent, struct pgshare_host *host);
 
-/* Links nodes (and takes records for new frames) for all pages that are LIVE,
+/* extent_link.c: links nodes (and takes records for new frames) for all pages that are LIVE,
  * so that nothing can fail for lack of memory once the backend has mapped. */
 void pgs_extent_link(struct pgs_extent *extent, struct pgshare_host *host);
 
@@ -135,6 +146,10 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
 void pgs_extent_commit_client(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
+
+/* Page i's link is not pending any more. */
+void pgs_extent_end_pending(struct pgs_extent *extent,
+                            struct pgshare_host *host, uint32_t i);
 
 /* Counts what was committed since the last time: once for an operation, not for
  * each page. */

@@ -142,6 +142,9 @@ struct pgshare_host {
     struct pgs_marks marks;
     struct pgs_holds holds;
     struct pgs_calls calls;
+    struct pgs_spare {
+        _Alignas(64) struct pgs_extent *extent;
+    } spares[PGS_SHARDS];     /* each its shard's owner's (extent.c) */
     _Atomic uint64_t ticket;  /* the last one issued */
 
     struct pgs_mutex doomed_lock; /* leaf */
