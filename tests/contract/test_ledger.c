@@ -327,6 +327,50 @@ START_TEST(what_others_may_demand_is_not_given_for_frames_of_who_left)
 }
 END_TEST
 
+/* The platform makes a frame a page of its last mapping: that frame yields
+ * nothing when it is released, be it at once or after a hold. */
+static void check_empty_frames(int machine, bool held)
+{
+    struct pgshare_call call = { .size = sizeof(call) };
+    struct rig rig;
+    uint64_t ticket;
+
+    open_shared(&rig, machine, 30, 64);
+    make_holes(&rig, 0, 60, 1);
+    ck_assert_int_eq(push(&rig, 0, 50, 1), 0);
+    ck_assert_int_eq(claim(&rig, 0, 60, 1), 0);
+    if (held)
+        ck_assert_int_eq(pgshare_gfn_get(rig.host, rig_dom(&rig, 0), 0, 20,
+                                         PGSHARE_GET_READ, &call), 0);
+    for (unsigned gfn = 0; gfn < 20; gfn++) {
+        ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
+        ck_assert_int_eq(rig_write(&rig, 1, gfn), 0);
+    }
+    /* marking what was just unshared harvests, and releases nothing */
+    for (unsigned g = 0; g < 2; g++) {
+        uint64_t dom = rig_dom(&rig, g);
+
+        ck_assert_int_eq(pgshare_unshare(rig.host, dom, 29, 1, &call), 0);
+        ck_assert_int_eq(pgshare_mark_ro(rig.host, dom, 29, 1, &ticket, &call),
+                         0);
+    }
+    ck_assert_int_eq(pgshare_reserve_set(rig.host, 0, NULL), 0);
+    if (held)
+        ck_assert_int_eq(pgshare_gfn_put(rig.host, rig_dom(&rig, 0), 0, 20,
+                                         PGSHARE_GET_READ), 0);
+    rig_settle(&rig);
+    ck_assert_uint_ge(rig_stats(&rig).reserve + 1, 9);
+    rig_check(&rig);
+    rig_close(&rig);
+}
+
+START_TEST(the_reserve_keeps_what_claims_need_while_frames_are_empty)
+{
+    check_empty_frames(_i, false);
+    check_empty_frames(_i, true);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
     { &what_others_may_demand_is_not_given_for_frames_of_who_left, CAN_SHARE },
     { &each_mapping_is_entitled_to_its_part_of_what_it_saves, CAN_SHARE },
@@ -343,6 +387,8 @@ static const struct contract_test tests[] = {
     { &the_reserve_is_taken_from_the_machine_and_given_back, CAN_EXHAUST },
     { &a_surplus_beyond_reserve_keep_goes_back_to_the_machine,
       CAN_SHARE | CAN_EXHAUST },
+    { &the_reserve_keeps_what_claims_need_while_frames_are_empty,
+      CAN_SHARE | CAN_PAY | CAN_HARVEST | CAN_INLINE },
 };
 
 static Suite *make(void)

@@ -49,7 +49,7 @@ enum pgs_counter {
     PGS_LEVEL_MAPPINGS,      /* of frames other than zero */
     PGS_LEVEL_ZERO_MAPPINGS,
     PGS_LEVEL_FRAMES,
-    PGS_LEVEL_DOOMED,        /* of these: nothing maps them, to be released */
+    PGS_LEVEL_EMPTY,         /* of these: nothing maps them any more */
     PGS_LEVEL_RESERVE,
     PGS_LEVEL_FIFO,
     PGS_LEVEL_CLAIMED,

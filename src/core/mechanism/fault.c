@@ -157,8 +157,9 @@ static void finish_taking(struct pgs_call *call, uint32_t node)
     frame->flags = PGS_FRAME_LIVE | PGS_FRAME_DOOMED;
     pgs_frame_give(frames, call->frame);
     pgs_frame_unlock(frames, call->frame);
-    pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
+    /* in this order, see ledger.c */
     pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
+    pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
 }
 
 static uint32_t outcome_of(const struct pgs_call *call, uint64_t word)

@@ -174,10 +174,13 @@ static void follow(struct pgs_call *call)
     struct pgs_extent *extent = call->extent;
     struct pgs_frames *frames = &call->host->frames;
     uint32_t from = extent->old_frame[extent->first];
+    uint32_t to = extent->frame[extent->first];
 
     /* it dies when the extent takes its pin off */
-    extent->joined +=
-        pgs_rmap_move(frames, from, extent->frame[extent->first]);
+    extent->joined += pgs_rmap_move(frames, from, to);
+    pgs_frame_lock(frames, to); /* it may have lost all its own meanwhile */
+    pgs_frame_count_empty(call->host, to);
+    pgs_frame_unlock(frames, to);
 }
 
 enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)

@@ -59,7 +59,8 @@ int64_t pgs_ledger_surplus(struct pgshare_host *host)
 /*
  * What can be demanded, for decisions to part with memory. A frame that nothing
  * maps any more counts as saved until its release has brought its memory: it
- * may bring none, where a guest that left the host still reads it. Counters are
+ * may bring none, where a guest that left the host still reads it, or where the
+ * platform has made it a page of its last mapping. Counters are
  * read in the order in which a change leaves the sum too large, not too small.
  */
 static int64_t demandable(struct pgshare_host *host)
@@ -67,7 +68,7 @@ static int64_t demandable(struct pgshare_host *host)
     int64_t sum = level(host, PGS_LEVEL_MAPPINGS) +
                   level(host, PGS_LEVEL_ZERO_MAPPINGS);
 
-    sum += level(host, PGS_LEVEL_DOOMED);
+    sum += level(host, PGS_LEVEL_EMPTY);
     return sum - level(host, PGS_LEVEL_FRAMES);
 }
 

@@ -34,10 +34,11 @@ void pgs_page_unmap(struct pgshare_host *host, uint32_t node)
     }
     frame = pgs_node_lock(frames, node);
     pgs_rmap_unlink(frames, node);
+    pgs_frame_count_empty(host, frame); /* first, see ledger.c */
     doomed = pgs_frame_doom(pgs_frame_at(frames, frame));
     pgs_frame_unlock(frames, frame);
     if (doomed)
-        pgs_frame_defer(host, frame); /* first, see ledger.c */
+        pgs_frame_defer(host, frame);
     pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
 }
 

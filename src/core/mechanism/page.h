@@ -47,6 +47,9 @@ int pgs_page_discarded(void *host, uint64_t dom, uint64_t gfn, uint64_t count,
 /* Puts a doomed frame (stripe not locked) on the host's list. */
 void pgs_frame_defer(struct pgshare_host *host, uint32_t frame);
 
+/* Stripe locked. Counts the frame as empty, or not any more, by what it is: at
+ * once when a mapping goes, since holds may pin the frame for long. */
+void pgs_frame_count_empty(struct pgshare_host *host, uint32_t frame);
 /* Releases up to PGS_INLINE doomed frames; an internal call for the runner.
  * False: none are doomed, or no call is free. */
 bool pgs_release_launch(struct pgshare_host *host);

@@ -13,12 +13,24 @@
  */
 #include "mechanism/page.h"
 
-static void enlist(struct pgshare_host *host, uint32_t frame)
+void pgs_frame_count_empty(struct pgshare_host *host, uint32_t frame)
+{
+    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+    bool is = !record->mappings, was = record->flags & PGS_FRAME_EMPTY;
+
+    if (is == was)
+        return;
+    record->flags ^= PGS_FRAME_EMPTY;
+    pgs_count(&host->shards, PGS_LEVEL_EMPTY, is ? 1 : (uint64_t)-1);
+}
+
+void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
 {
     struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
 
     pgs_frame_lock(&host->frames, frame);
     assert(record->flags & PGS_FRAME_DOOMED);
+    pgs_frame_count_empty(host, frame);
     pgs_mutex_lock(&host->doomed_lock);
     record->head = host->doomed;
     host->doomed = frame;
@@ -26,12 +38,6 @@ static void enlist(struct pgshare_host *host, uint32_t frame)
     pgs_frame_unlock(&host->frames, frame);
     atomic_fetch_add_explicit(&host->n_doomed, 1, memory_order_relaxed);
     pgs_wake(host);
-}
-
-void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
-{
-    pgs_count(&host->shards, PGS_LEVEL_DOOMED, 1);
-    enlist(host, frame);
 }
 
 static uint32_t take_doomed(struct pgshare_host *host, uint32_t *ret_frames)
@@ -58,7 +64,7 @@ void pgs_frame_retire(struct pgshare_host *host, uint32_t frame)
     pgs_frame_give(&host->frames, frame);
     pgs_frame_unlock(&host->frames, frame);
     pgs_count(&host->shards, PGS_LEVEL_FRAMES, (uint64_t)-1);
-    pgs_count(&host->shards, PGS_LEVEL_DOOMED, (uint64_t)-1);
+    pgs_count(&host->shards, PGS_LEVEL_EMPTY, (uint64_t)-1);
 }
 
 static enum pgs_verdict end(struct pgs_call *call)
@@ -75,7 +81,7 @@ static enum pgs_verdict released(struct pgs_call *call)
         if (call->status[i] == 0)
             pgs_frame_retire(call->host, call->batch[i]);
         else
-            enlist(call->host, call->batch[i]);
+            pgs_frame_defer(call->host, call->batch[i]);
     }
     return end(call);
 }

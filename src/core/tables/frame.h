@@ -31,7 +31,8 @@ enum pgs_frame_flag {
     PGS_FRAME_LIVE = 1 << 0,   /* in use */
     PGS_FRAME_TAKING = 1 << 1, /* its last mapping is taking it over */
     PGS_FRAME_DOOMED = 1 << 2, /* has no mapping; being released */
-    PGS_FRAME_JOINING = 1 << 3 /* all its mappings are being moved at once */
+    PGS_FRAME_JOINING = 1 << 3, /* all its mappings are being moved at once */
+    PGS_FRAME_EMPTY = 1 << 4 /* nothing maps it: is in PGS_LEVEL_EMPTY */
 };
 
 /*
