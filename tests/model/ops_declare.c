@@ -266,8 +266,8 @@ static bool must_refuse(struct world *w, struct guest *g, uint64_t count)
 
     if (own.claimed + count > own.entitlement / PGSHARE_ENTITLEMENT_ONE)
         return true;
-    if (own.service)
-        payer = account_of(w, own.service);
+    if (own.service && pgshare_account(w->host, own.service, &payer))
+        return true; /* the service is being removed */
     secured = payer.secures + (payer.service ? 0 : payer.claimed);
     return payer.fifo < secured + count;
 }

@@ -179,6 +179,10 @@ static int enter(struct pgs_domain *domain, uint64_t count, bool charged)
     struct pgs_domain *service = domain->service;
     int r;
 
+    /* the FIFO of a service that is on its way out secures nothing any more */
+    if (service && pgs_domain_flags(service) &
+                       (PGS_DOMAIN_DYING | PGS_DOMAIN_GONE))
+        return PGSHARE_ERR_OWED;
     if (service)
         r = secure(service, &service->secures, count);
     else
