@@ -164,7 +164,9 @@ static void withdrawn(struct world *w, const struct record *r, uint32_t i,
         return;
     if (!(page->flags & P_VOLATILE))
         world_fail(w, "withdrawn, but was not in the FIFO");
-    page->flags &= ~(uint32_t)P_VOLATILE;
+    /* a request in the ring may push it again */
+    if (!g->ring_open)
+        page->flags &= ~(uint32_t)P_VOLATILE;
     check_page(w, g, r->at + i, false);
 }
 
