@@ -5,30 +5,15 @@ import hashlib
 import json
 import os
 import pathlib
-import pty
 import random
-import select
 import signal
-import subprocess
-import sys
 import tempfile
-import time
-import traceback
 
-PROGRAM = os.path.abspath(sys.argv[1])
+from program import (OK, USAGE, WRONG, Skip, little_memory, main, on_terminal,
+                     refused, run)
+
 PAGE = 4096
 QUICK = ("demo", "--memory", "4M", "--guests", "3")
-OK, WRONG, USAGE = 0, 1, 2
-
-
-class Skip(Exception):
-    """A test that this machine cannot do."""
-
-
-def run(*args, env=None, **options):
-    options.setdefault("stdout", subprocess.PIPE)
-    return subprocess.run([PROGRAM, *map(str, args)], stderr=subprocess.PIPE,
-                          text=True, timeout=240, env=env, **options)
 
 
 def run_json(*args, **options):
@@ -37,37 +22,6 @@ def run_json(*args, **options):
     figures = json.loads(result.stdout)
     assert figures.pop("wall")["seconds"] > 0
     return figures
-
-
-def refused(*args):
-    """Wrong use: nothing on stdout, a reason on stderr."""
-    result = run(*args)
-    assert result.returncode == USAGE, (args, result)
-    assert not result.stdout and result.stderr.startswith("pgshare"), result
-    return result.stderr
-
-
-def on_terminal(*args, term="xterm", kill_after=None):
-    """Run on a terminal: (exit status, all that was shown)."""
-    leader, follower = pty.openpty()
-    shown = b""
-    child = subprocess.Popen([PROGRAM, *args], stdout=follower,
-                             env=os.environ | {"TERM": term})
-    os.close(follower)
-    deadline = time.monotonic() + 240
-    killed = False
-    while time.monotonic() < deadline:
-        if select.select([leader], [], [], 0.1)[0]:
-            try:
-                data = os.read(leader, 65536)
-            except OSError:  # the last one has closed it
-                break
-            shown += data
-        if kill_after and not killed and kill_after in shown:
-            child.send_signal(signal.SIGTERM)
-            killed = True
-    os.close(leader)
-    return child.wait(10), shown.decode()
 
 
 # The program itself
@@ -307,34 +261,11 @@ def test_full_disk():
 
 def test_little_memory():
     """An address space that is too small: an error, no crash."""
-    def limit():
-        import resource
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 26, 1 << 26))
-
-    result = run("demo", "--memory", "256M", "--guests", "2", preexec_fn=limit)
+    result = run("demo", "--memory", "256M", "--guests", "2",
+                 preexec_fn=little_memory(64))
     if "Sanitizer failed to allocate" in result.stderr:
         raise Skip("sanitizers need address space")
     assert result.returncode in (WRONG, USAGE, 127), result  # 127: the loader
 
 
-def main():
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in list(globals().items()):
-        if not name.startswith("test_"):
-            continue
-        try:
-            test()
-            counts["passed"] += 1
-        except Skip as reason:
-            counts["skipped"] += 1
-            print(f"SKIP {reason}")
-        except Exception:  # pylint: disable=broad-except
-            counts["failed"] += 1
-            print(f"FAIL {name}")
-            traceback.print_exc(file=sys.stdout)
-    print("SUITE cli-demo: {passed} passed, {failed} failed, "
-          "{skipped} skipped".format(**counts))
-    return 1 if counts["failed"] else 0
-
-
-sys.exit(main())
+main("cli-demo", globals())
