@@ -19,6 +19,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
+extern const struct command analyze_command;
 extern const struct command demo_command;
 
 #endif
