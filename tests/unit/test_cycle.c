@@ -123,6 +123,39 @@ START_TEST(test_allocated_waits_for_a_page_in_flight)
 }
 END_TEST
 
+static void end_free_in_flight(void *ctx)
+{
+    _Atomic uint64_t *word = ctx;
+
+    if (atomic_load(word) & PGS_BUSY)
+        atomic_fetch_and(word, ~PGS_ATTR_FREE);
+}
+
+/* Free, protected, still free? "Allocated" waits for a page in flight; the
+ * second look does not rely on that. */
+START_TEST(test_free_is_asked_again_before_a_page_is_given_up)
+{
+    struct world w;
+    _Atomic uint64_t *word;
+
+    world_open(&w, NULL);
+    word = pgs_word_of(pgs_domain_of(w.host, w.dom[0]), 11);
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, end_free_in_flight, word,
+                                           1000000),
+                     0);
+    ck_assert_int_eq(D(free, 10, 3), 0);
+    world_settle(&w);
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, end_free_in_flight, word,
+                                           0),
+                     0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 10).state, PGSHARE_GFN_SHARED);
+    ck_assert_uint_eq(world_gfn(&w, 0, 11).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(world_gfn(&w, 0, 12).state, PGSHARE_GFN_SHARED);
+    ck_assert(world_holds(&w, 0, 11, 1011));
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_overwrite_speaks_of_the_next_write)
 {
     struct world w;
@@ -159,6 +192,45 @@ START_TEST(test_a_secret_is_not_shared)
     ck_assert_uint_eq(flags(&w, 5), 0);
     ck_assert_uint_eq(flags(&w, 6), PGSHARE_GFN_NEVER_SHARE);
     ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 5, 1, &ticket, NULL), 0);
+    world_close(&w);
+}
+END_TEST
+
+static void keep_secret_in_flight(void *ctx)
+{
+    struct world *w = ctx;
+    _Atomic uint64_t *word = pgs_word_of(pgs_domain_of(w->host, w->dom[0]), 5);
+
+    if (atomic_load(word) & PGS_BUSY)
+        ck_assert_int_eq(never_share(w, 5, 1, 1, NULL), 0);
+}
+
+START_TEST(test_what_became_a_secret_during_a_share_is_not_even_mapped)
+{
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .flags = PGSHARE_SHARE_MARK,
+        .source_gfn = 5,
+        .client_gfn = 5,
+        .count = 1,
+    };
+    struct world w;
+
+    world_open(&w, NULL);
+    request.source_dom = w.dom[1];
+    request.client_dom = w.dom[0];
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, keep_secret_in_flight, &w,
+                                           1000000),
+                     0);
+    ck_assert_int_eq(pgshare_share(w.host, &request, NULL),
+                     PGSHARE_ERR_NEVER_SHARE);
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, keep_secret_in_flight, &w,
+                                           0),
+                     0);
+    ck_assert_uint_eq(world_stats(&w).rolled_back, 1);
+    ck_assert_uint_eq(world_stats(&w).saved, 0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_gfn(&w, 0, 5).state, PGSHARE_GFN_PRIVATE);
     world_close(&w);
 }
 END_TEST
@@ -300,8 +372,11 @@ static Suite *make(void)
     tcase_add_test(cycle, test_the_cycle_refuses_what_is_no_memory);
     tcase_add_test(cycle, test_a_free_page_is_not_copied);
     tcase_add_test(cycle, test_allocated_waits_for_a_page_in_flight);
+    tcase_add_test(cycle, test_free_is_asked_again_before_a_page_is_given_up);
     tcase_add_test(cycle, test_overwrite_speaks_of_the_next_write);
     tcase_add_test(secrets, test_a_secret_is_not_shared);
+    tcase_add_test(secrets,
+                   test_what_became_a_secret_during_a_share_is_not_even_mapped);
     tcase_add_test(secrets, test_what_is_shared_of_a_secret_is_undone);
     tcase_add_test(secrets, test_never_share_checks_its_output);
     tcase_add_test(readonly, test_writes_to_read_only_memory_are_reported);
