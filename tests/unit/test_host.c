@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What comes in between: declarations during marks and joins, a backend or a
+ * platform that refuses, tables that are full. */
+#include "policy/policy.h"
+#include "unit/world.h"
+
+/* ---- declared in flight ------------------------------------------------ */
+
+/* A page that becomes a secret as soon as an operation has it. */
+struct secret {
+    struct world *w;
+    unsigned guest;
+    uint64_t gfn;
+};
+
+static void keep_secret_in_flight(void *ctx)
+{
+    struct secret *secret = ctx;
+    struct world *w = secret->w;
+    uint64_t dom = w->dom[secret->guest];
+
+    if (atomic_load(pgs_word_of(pgs_domain_of(w->host, dom), secret->gfn)) &
+        PGS_BUSY)
+        ck_assert_int_eq(pgshare_declare_never_share(w->host, dom, secret->gfn,
+                                                     1, 1, NULL),
+                         0);
+}
+
+static void watch(struct secret *secret, bool on)
+{
+    ck_assert_int_eq(pgshare_mock_schedule(secret->w->machine,
+                                           keep_secret_in_flight, secret,
+                                           on ? 1000000 : 0),
+                     0);
+}
+
+START_TEST(test_what_became_a_secret_is_not_marked)
+{
+    struct world w;
+    struct secret secret = { &w, 0, 7 };
+    struct pgshare_call call = { .size = sizeof(call) };
+    int8_t results[4];
+    uint64_t tickets[4];
+
+    world_open(&w, NULL);
+    watch(&secret, true);
+    call.results = results;
+    pgshare_mark_ro(w.host, w.dom[0], 5, 4, tickets, &call);
+    watch(&secret, false);
+    ck_assert_int_eq(results[1], 0);
+    ck_assert_int_eq(results[2], PGSHARE_ERR_NEVER_SHARE);
+    ck_assert_int_eq(results[3], 0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 6).state, PGSHARE_GFN_PROTECTED);
+    ck_assert_uint_eq(world_gfn(&w, 0, 7).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(world_stats(&w).protected_, 3);
+    ck_assert_int_eq(world_write(&w, 0, 7, 1), 0);
+    world_close(&w);
+}
+END_TEST
+
+static int share(struct world *w, uint64_t source_gfn, unsigned client,
+                 uint64_t client_gfn)
+{
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .flags = PGSHARE_SHARE_MARK,
+        .source_dom = w->dom[0],
+        .source_gfn = source_gfn,
+        .client_dom = w->dom[client],
+        .client_gfn = client_gfn,
+        .count = 1,
+    };
+
+    return pgshare_share(w->host, &request, NULL);
+}
+
+/* The other mappings of a client's frame follow it; this one may not. */
+START_TEST(test_what_became_a_secret_does_not_join)
+{
+    struct world w;
+    struct secret secret = { &w, 1, 6 };
+    unsigned char page[PGSHARE_PAGE_SIZE];
+
+    world_open(&w, NULL);
+    world_page(1005, page);
+    for (unsigned g = 0; g < 2; g++)
+        ck_assert_int_eq(pgshare_mock_write_page(w.guest[g], 6, page), 0);
+    world_share(&w, 5, 1);
+    world_share(&w, 6, 1);
+    watch(&secret, true);
+    ck_assert_int_eq(share(&w, 5, 0, 6), 0);
+    watch(&secret, false);
+    world_settle(&w);
+    ck_assert_uint_eq(world_gfn(&w, 1, 6).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(world_stats(&w).frames, 1);
+    ck_assert_uint_eq(world_stats(&w).mappings, 3);
+    ck_assert(world_holds(&w, 1, 6, 1005));
+    world_close(&w);
+}
+END_TEST
+
+/* ---- refusals ---------------------------------------------------------- */
+
+START_TEST(test_memory_is_not_added_twice)
+{
+    struct world w;
+
+    world_open(&w, NULL);
+    ck_assert_int_eq(pgshare_mock_populate(w.guest[0], 600, 1), 0);
+    ck_assert_int_eq(pgshare_domain_ram_add(w.host, w.dom[0], 598, 4),
+                     PGSHARE_ERR_EXISTS);
+    for (uint64_t gfn = 598; gfn < 602; gfn++)
+        ck_assert_uint_eq(world_gfn(&w, 0, gfn).state,
+                          gfn == 600 ? PGSHARE_GFN_PRIVATE : PGSHARE_GFN_HOLE);
+    world_close(&w);
+}
+END_TEST
+
+static int refuse_domain(struct pgshare_backend *backend, uint64_t dom,
+                         const struct pgshare_domain_options *options,
+                         struct pgshare_domain_attach *ret_attach)
+{
+    return PGSHARE_ERR_NOTSUP;
+}
+
+START_TEST(test_a_domain_that_the_backend_refuses_is_not_there)
+{
+    struct pgshare_domain_options options = { .size = sizeof(options),
+                                              .domid = 77,
+                                              .gfns = 16 };
+    struct pgshare_backend_ops ops;
+    const struct pgshare_backend_ops *real;
+    struct world w;
+    uint64_t dom = 1;
+
+    world_open(&w, NULL);
+    real = w.host->backend->ops;
+    ops = *real;
+    ops.domain_add = refuse_domain;
+    options.group = w.group;
+    w.host->backend->ops = &ops;
+    ck_assert_int_eq(pgshare_domain_add(w.host, &options, &dom),
+                     PGSHARE_ERR_NOTSUP);
+    w.host->backend->ops = real;
+    ck_assert_uint_eq(dom, 1);
+    ck_assert_uint_eq(world_stats(&w).domains, 2);
+    world_close(&w);
+}
+END_TEST
+
+static int no_random(void *ctx, void *buf, size_t len)
+{
+    return -1;
+}
+
+/* Secrets are then made from the clock: worse, and no reason to stop. */
+START_TEST(test_a_platform_may_have_no_random_bytes)
+{
+    struct pgshare_mock_options options = { .size = sizeof(options),
+                                            .frames = 64 };
+    struct pgshare_host_options host = { .size = sizeof(host),
+                                         .allocator = pgs_test_allocator() };
+    struct pgshare_mock_machine *machine;
+    struct pgshare_platform platform;
+    struct pgshare_host *h;
+    uint64_t group;
+
+    ck_assert_int_eq(pgshare_mock_machine_new(&options, &machine), 0);
+    platform = *pgshare_mock_platform(machine);
+    platform.random = no_random;
+    host.platform = &platform;
+    ck_assert_int_eq(pgshare_host_new(pgshare_mock_backend(machine), &host, &h),
+                     0);
+    ck_assert_int_eq(pgshare_group_open(h, "a", &group), 0);
+    ck_assert_ptr_null(pgshare_host_free(h));
+    pgshare_mock_machine_free(machine);
+}
+END_TEST
+
+START_TEST(test_lineages_that_find_no_room_are_counted)
+{
+    struct world w;
+
+    world_open(&w, NULL);
+    for (unsigned i = 0; i <= PGS_LINEAGES_MAX; i++)
+        ck_assert_int_eq(pgshare_hint_lineage(w.host, w.dom[0], w.dom[1]), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).hints_dropped, 1);
+    ck_assert_uint_eq(world_stats(&w).saved, WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
+static Suite *make(void)
+{
+    Suite *suite = suite_create("host");
+    TCase *flight = pgs_tcase(suite, "in flight");
+    TCase *refusals = pgs_tcase(suite, "refusals");
+
+    tcase_add_test(flight, test_what_became_a_secret_is_not_marked);
+    tcase_add_test(flight, test_what_became_a_secret_does_not_join);
+    tcase_add_test(refusals, test_memory_is_not_added_twice);
+    tcase_add_test(refusals,
+                   test_a_domain_that_the_backend_refuses_is_not_there);
+    tcase_add_test(refusals, test_a_platform_may_have_no_random_bytes);
+    tcase_add_test(refusals, test_lineages_that_find_no_room_are_counted);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return pgs_suite_main("host", make, argc, argv);
+}
