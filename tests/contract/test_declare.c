@@ -466,6 +466,8 @@ START_TEST(holds_stand_in_the_way_of_removal_and_the_fifo)
     for (unsigned intent = PGSHARE_GET_READ; intent <= PGSHARE_GET_OVERWRITE;
          intent++) {
         ck_assert_int_eq(pgshare_gfn_get(rig.host, dom, 3, 1, intent, NULL), 0);
+        ck_assert_int_eq(pgshare_gfn_get(rig.host, dom, 3, 1, intent, NULL), 0);
+        ck_assert_int_eq(pgshare_gfn_put(rig.host, dom, 3, 1, intent), 0);
         ck_assert_int_eq(rig.ops->depopulate(rig.guests[0].impl, 3, 1),
                          PGSHARE_ERR_BUSY);
         ck_assert_int_eq(pgshare_declare_volatile(rig.host, dom, 3, 1, NULL),
