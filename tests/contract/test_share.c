@@ -136,6 +136,33 @@ START_TEST(a_share_tells_which_side_was_never_marked)
 }
 END_TEST
 
+START_TEST(a_frame_is_shared_further_by_its_own_ticket_only)
+{
+    struct rig rig;
+    uint64_t frame, tc;
+    unsigned a, b, c;
+
+    rig_open(&rig, _i);
+    a = rig_guest(&rig);
+    b = rig_guest(&rig);
+    c = rig_guest(&rig);
+    rig_fill(&rig, a, 0, 1, 9);
+    rig_fill(&rig, b, 0, 1, 9);
+    rig_fill(&rig, c, 0, 1, 9);
+    rig_must_share(&rig, a, 0, b, 0, 1);
+    frame = rig_info(&rig, a, 0).ticket;
+    ck_assert_uint_eq(rig_info(&rig, b, 0).ticket, frame);
+    tc = rig_mark(&rig, c, 0);
+    ck_assert_int_eq(rig_share_tickets(&rig, a, 0, frame + 1, c, 0, tc),
+                     PGSHARE_ERR_SOURCE_TICKET);
+    ck_assert_int_eq(rig_share_tickets(&rig, c, 0, tc, a, 0, tc),
+                     PGSHARE_ERR_CLIENT_TICKET);
+    ck_assert_int_eq(rig_share_tickets(&rig, b, 0, frame, c, 0, tc), 0);
+    ck_assert(rig_together(&rig, a, 0, c, 0));
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- shares ------------------------------------------------------------ */
 
 START_TEST(equal_pages_share_one_frame_and_free_one)
@@ -554,6 +581,7 @@ static const struct contract_test tests[] = {
     { &unmark_makes_the_page_writable_and_the_ticket_void, CAN_SHARE },
     { &a_ticket_is_never_used_again, CAN_SHARE },
     { &a_write_makes_a_mark_stale, CAN_SHARE },
+    { &a_frame_is_shared_further_by_its_own_ticket_only, CAN_SHARE },
     { &a_share_tells_which_side_was_never_marked, CAN_SHARE },
     { &equal_pages_share_one_frame_and_free_one, CAN_SHARE },
     { &different_pages_are_refused_and_stay_as_they_were, CAN_SHARE },
