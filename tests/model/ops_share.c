@@ -4,6 +4,7 @@
  */
 #include "world.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -550,14 +551,34 @@ void op_thaw(struct world *w, const struct record *r)
     g->frozen = false;
 }
 
+/* Pages that an earlier call has given to the child: one that was free then
+ * may have, by now, another content than the stub's. */
+static uint64_t has_already(struct guest *child)
+{
+    uint64_t has = 0;
+
+    static_assert(PAGES <= 64, "a bit for each page");
+    for (uint32_t i = 0; i < PAGES; i++) {
+        struct pgshare_mock_page mock = { .size = sizeof(mock) };
+
+        if (!pgshare_mock_page(child->mock, child->base + i, &mock) &&
+            mock.state != PGSHARE_MOCK_HOLE)
+            has |= UINT64_C(1) << i;
+    }
+    return has;
+}
+
 /* The child has what the stub has, or will have. */
-static void expect_copy(struct guest *stub, struct guest *child, bool done)
+static void expect_copy(struct guest *stub, struct guest *child, uint64_t has,
+                        bool done)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
         struct page *from = &stub->pages[i], *to = &child->pages[i];
         uint32_t maybe = from->flags & (P_MAYBE | P_VOLATILE | P_RECLAIMED |
                                         P_GOING);
 
+        if (has >> i & 1)
+            continue;
         memcpy(to->bytes, from->bytes, sizeof(to->bytes));
         to->flags = 0;
         if (!(from->flags & (P_PRESENT | P_MAYBE)))
@@ -578,6 +599,7 @@ void op_fork(struct world *w, const struct record *r)
     };
     struct pgshare_fork_info info = { .size = sizeof(info) };
     struct guest *g = r->guest, *child;
+    uint64_t has;
     int error;
 
     if (!op_is_in(g) || !g->frozen || g->dead || w->in_hook)
@@ -594,7 +616,8 @@ void op_fork(struct world *w, const struct record *r)
     w->unsecured |= r->b & 1 && w->options.without >> PGSHARE_OP_RESERVE & 1;
     world_say(w, "fork %u from %u%s", number(w, child), number(w, g),
               r->b & 1 ? ", unsecured" : "");
-    expect_copy(g, child, false);
+    has = has_already(child);
+    expect_copy(g, child, has, false);
     op_mine(w, g, g->base, PAGES);
     error = pgshare_fork(w->host, g->dom, child->dom, &options, NULL, &info);
     op_mine(w, NULL, 0, 0);
@@ -605,6 +628,6 @@ void op_fork(struct world *w, const struct record *r)
         world_fail(w, "forked across trust groups");
     if (error)
         return;
-    expect_copy(g, child, true);
+    expect_copy(g, child, has, true);
     child->stub = NULL;
 }
