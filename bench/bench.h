@@ -33,6 +33,7 @@ void pgs_bench_teardown(struct pgs_bench *bench);
 void pgs_bench_footprint(struct pgs_bench *bench);
 void pgs_bench_audit(struct pgs_bench *bench);
 void pgs_bench_scale(struct pgs_bench *bench);
+void pgs_bench_analyze(struct pgs_bench *bench);
 
 /* Pages that fill the last-level cache four times, a multiple of 4096. */
 uint32_t pgs_bench_pages(const struct pgs_bench *bench);

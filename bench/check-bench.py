@@ -41,6 +41,7 @@ METRICS = {
         "growth, fault",
         "growth, hint",
     ],
+    "analyze": ["distinct pages, 4 images of 8 MiB"],
 }
 
 MEMBERS = {

@@ -26,6 +26,7 @@ static const struct {
     { "footprint", "metadata by page, mapping, frame", pgs_bench_footprint },
     { "audit", "a million mappings", pgs_bench_audit },
     { "scale", "256 million tracked pages", pgs_bench_scale },
+    { "analyze", "counting what images could share", pgs_bench_analyze },
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))
 
