@@ -212,6 +212,37 @@ START_TEST(answers_out_of_range_are_counted_and_ignored)
 }
 END_TEST
 
+static void first_page_differs(struct pgshare_completion *completion)
+{
+    completion->count = 1;
+    completion->result = PGSHARE_ERR_DIFFERENT;
+    completion->status = NULL;
+    completion->reserve = 0;
+}
+
+/* The true answer comes second, says that all pages are equal, and is heard
+ * for those that were not answered yet. */
+START_TEST(what_was_answered_first_holds)
+{
+    struct rig rig;
+    uint64_t before;
+
+    open_lying(&rig, _i);
+    liar.kind = PGSHARE_OP_COMPARE;
+    liar.spoil = first_page_differs;
+    before = errors(&rig);
+    rig_share(&rig, 0, 0, 1, 0, 8);
+    liar.spoil = NULL;
+    if (liar.spoilt) { /* it does compare, and not merge in one go */
+        ck_assert(!rig_together(&rig, 0, 0, 1, 0));
+        ck_assert_uint_eq(errors(&rig) - before, liar.spoilt);
+    }
+    for (unsigned gfn = 1; gfn < 8; gfn++)
+        ck_assert(rig_together(&rig, 0, gfn, 1, gfn));
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- events ------------------------------------------------------------ */
 
 START_TEST(events_about_what_does_not_exist_are_refused)
@@ -297,6 +328,7 @@ static const struct contract_test tests[] = {
     { &answers_that_nobody_asked_for_are_counted_and_ignored, CAN_SHARE },
     { &answers_out_of_range_are_counted_and_ignored,
       CAN_SHARE | CAN_INLINE },
+    { &what_was_answered_first_holds, CAN_SHARE | CAN_INLINE },
     { &events_about_what_does_not_exist_are_refused, CAN_SHARE | CAN_INLINE },
     { &breaks_of_pages_that_are_no_mappings_change_nothing,
       CAN_SHARE | CAN_INLINE },
