@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What comes in between: declarations during marks and joins, a backend or a
  * platform that refuses, tables that are full. */
+#include "mechanism/page.h"
 #include "policy/policy.h"
 #include "unit/world.h"
 
 /* ---- declared in flight ------------------------------------------------ */
 
-/* A page that becomes a secret as soon as an operation has it. */
-struct secret {
+/* A page to which something happens as soon as an operation has it. */
+struct victim {
     struct world *w;
     unsigned guest;
     uint64_t gfn;
+    unsigned steps;
 };
 
 static void keep_secret_in_flight(void *ctx)
 {
-    struct secret *secret = ctx;
+    struct victim *secret = ctx;
     struct world *w = secret->w;
     uint64_t dom = w->dom[secret->guest];
 
@@ -26,7 +28,7 @@ static void keep_secret_in_flight(void *ctx)
                          0);
 }
 
-static void watch(struct secret *secret, bool on)
+static void watch(struct victim *secret, bool on)
 {
     ck_assert_int_eq(pgshare_mock_schedule(secret->w->machine,
                                            keep_secret_in_flight, secret,
@@ -37,7 +39,7 @@ static void watch(struct secret *secret, bool on)
 START_TEST(test_what_became_a_secret_is_not_marked)
 {
     struct world w;
-    struct secret secret = { &w, 0, 7 };
+    struct victim secret = { .w = &w, .gfn = 7 };
     struct pgshare_call call = { .size = sizeof(call) };
     int8_t results[4];
     uint64_t tickets[4];
@@ -54,6 +56,49 @@ START_TEST(test_what_became_a_secret_is_not_marked)
     ck_assert_uint_eq(world_gfn(&w, 0, 7).state, PGSHARE_GFN_PRIVATE);
     ck_assert_uint_eq(world_stats(&w).protected_, 3);
     ck_assert_int_eq(world_write(&w, 0, 7, 1), 0);
+    world_close(&w);
+}
+END_TEST
+
+/* Once the page has been protected, and before that was answered, the guest
+ * writes to it, and the platform tells of that. */
+static void write_after_protect(void *ctx)
+{
+    struct victim *broken = ctx;
+    struct world *w = broken->w;
+    uint64_t dom = w->dom[broken->guest];
+
+    if (!(atomic_load(pgs_word_of(pgs_domain_of(w->host, dom), broken->gfn)) &
+          PGS_BUSY) ||
+        ++broken->steps != 2)
+        return;
+    ck_assert_int_eq(world_write(w, broken->guest, broken->gfn, 1), 0);
+    pgs_page_broken(w->host, dom, broken->gfn, 1, 0);
+}
+
+START_TEST(test_what_was_written_meanwhile_is_not_marked)
+{
+    struct world_options options = { .flavour = PGSHARE_MOCK_PLAIN_PLATFORM };
+    struct pgshare_call call = { .size = sizeof(call) };
+    struct world w;
+    struct victim broken = { .w = &w, .gfn = 7 };
+    int8_t results[3];
+    uint64_t tickets[3];
+
+    world_open(&w, &options);
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, write_after_protect,
+                                           &broken, 1000000),
+                     0);
+    call.results = results;
+    pgshare_mark_ro(w.host, w.dom[0], 6, 3, tickets, &call);
+    ck_assert_int_eq(pgshare_mock_schedule(w.machine, write_after_protect,
+                                           &broken, 0),
+                     0);
+    ck_assert_int_eq(results[0], 0);
+    ck_assert_int_eq(results[1], PGSHARE_ERR_BUSY);
+    ck_assert_int_eq(results[2], 0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 7).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_int_eq(world_write(&w, 0, 7, 2), 0);
     world_close(&w);
 }
 END_TEST
@@ -78,7 +123,7 @@ static int share(struct world *w, uint64_t source_gfn, unsigned client,
 START_TEST(test_what_became_a_secret_does_not_join)
 {
     struct world w;
-    struct secret secret = { &w, 1, 6 };
+    struct victim secret = { .w = &w, .guest = 1, .gfn = 6 };
     unsigned char page[PGSHARE_PAGE_SIZE];
 
     world_open(&w, NULL);
@@ -198,6 +243,7 @@ static Suite *make(void)
     TCase *refusals = pgs_tcase(suite, "refusals");
 
     tcase_add_test(flight, test_what_became_a_secret_is_not_marked);
+    tcase_add_test(flight, test_what_was_written_meanwhile_is_not_marked);
     tcase_add_test(flight, test_what_became_a_secret_does_not_join);
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
