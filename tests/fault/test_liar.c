@@ -17,6 +17,7 @@ struct liar {
     struct pgshare_sink ours;
     uint64_t token;
     unsigned spoilt;
+    bool belated; /* its answer comes when a QUERY has been submitted */
 };
 
 static struct liar liar;
@@ -25,6 +26,8 @@ static void complete(void *ctx, const struct pgshare_completion *completion)
 {
     struct pgshare_completion spoilt = *completion;
 
+    if (liar.belated && completion->token == liar.token)
+        return;
     if (liar.spoil && completion->token == liar.token) {
         liar.spoilt++;
         liar.spoil(&spoilt);
@@ -85,8 +88,14 @@ static void domain_remove(struct pgshare_backend *backend, void *cookie)
 static int submit(struct pgshare_backend *backend, const struct pgshare_op *ops,
                   size_t n)
 {
+    struct pgshare_completion late = { .token = liar.token };
+
     if (n && ops->kind == liar.kind)
         liar.token = ops->token;
+    if (n && liar.belated && ops->kind == PGSHARE_OP_QUERY) {
+        late.count = ops->count;
+        liar.sink->complete(liar.sink->ctx, &late);
+    }
     return liar.inner->ops->submit(liar.inner, ops, n);
 }
 
@@ -243,6 +252,28 @@ START_TEST(what_was_answered_first_holds)
 }
 END_TEST
 
+/* What became of it has been asked by then, and the late answer is not taken
+ * for that question's. */
+START_TEST(an_answer_that_was_given_up_is_not_taken_for_another)
+{
+    struct rig_options options = { .wrap = wrap,
+                                   .host.op_timeout_ns = SECOND / 1000 };
+    struct rig rig;
+    uint64_t before;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    before = errors(&rig);
+    liar.kind = PGSHARE_OP_PROTECT;
+    liar.belated = true;
+    rig_mark(&rig, 0, 0);
+    ck_assert(rig_is(&rig, 0, 0, PGSHARE_GFN_PROTECTED));
+    ck_assert_uint_eq(errors(&rig) - before, 1);
+    liar.belated = false;
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- events ------------------------------------------------------------ */
 
 START_TEST(events_about_what_does_not_exist_are_refused)
@@ -329,6 +360,8 @@ static const struct contract_test tests[] = {
     { &answers_out_of_range_are_counted_and_ignored,
       CAN_SHARE | CAN_INLINE },
     { &what_was_answered_first_holds, CAN_SHARE | CAN_INLINE },
+    { &an_answer_that_was_given_up_is_not_taken_for_another,
+      CAN_SHARE | CAN_INLINE },
     { &events_about_what_does_not_exist_are_refused, CAN_SHARE | CAN_INLINE },
     { &breaks_of_pages_that_are_no_mappings_change_nothing,
       CAN_SHARE | CAN_INLINE },
