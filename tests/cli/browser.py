@@ -4,6 +4,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -22,7 +23,8 @@ class Browser:
     for in `requests`."""
 
     def __init__(self, path):
-        self.folder = tempfile.TemporaryDirectory()
+        # children of the browser may still write there when it has gone
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self.out = os.pipe()
         self.inp, theirs_out = os.pipe()
 
@@ -37,7 +39,8 @@ class Browser:
             [path, "--headless", "--no-sandbox", "--disable-gpu",
              "--remote-debugging-pipe", "--no-first-run",
              f"--user-data-dir={self.folder.name}", "about:blank"],
-            preexec_fn=place, close_fds=False, stderr=subprocess.DEVNULL,
+            preexec_fn=place, start_new_session=True, close_fds=False,
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"HOME": self.folder.name})
         os.close(theirs_in)
         os.close(theirs_out)
@@ -114,7 +117,7 @@ class Browser:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def close(self):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self.inp)
         os.close(self.out)
