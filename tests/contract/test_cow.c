@@ -412,7 +412,51 @@ START_TEST(a_late_break_of_a_lost_share_spares_the_next_one)
 }
 END_TEST
 
+/* The same for a mark: what PROTECT had answered is learned by the question. */
+START_TEST(a_late_break_of_a_lost_mark_spares_the_next_share)
+{
+    struct rig_options options = { .decorated = true,
+                                   .host.op_timeout_ns = 1000000 };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_LOSE,
+                                       .kinds = 1 << PGSHARE_OP_PROTECT,
+                                       .count = UINT64_MAX };
+    struct pgshare_call call = { .size = sizeof(call) };
+    uint64_t ticket;
+    struct rig rig;
+    int r;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    rig_fill(&rig, 0, 4, 1, 7);
+    rig_fill(&rig, 1, 4, 1, 7);
+    rig_settle(&rig);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    ck_assert_int_eq(pgshare_mark_ro(rig.host, rig_dom(&rig, 1), 4, 1, &ticket,
+                                     &call),
+                     PGSHARE_ERR_INPROGRESS);
+    for (unsigned i = 0; i < 100 && !rig.outcomes; i++)
+        rig_wait(&rig, 500000);
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    ck_assert_uint_eq(rig.outcomes, 1);
+    ck_assert_int_eq(rig.outcome.result, 0);
+    rig_fill(&rig, 1, 4, 1, 9);
+    rig_fill(&rig, 0, 4, 1, 9);
+    r = rig_share(&rig, 0, 4, 1, 4, 1);
+    ck_assert_msg(!r || r == PGSHARE_ERR_CLIENT_TICKET, "%s",
+                  pgshare_error_name(r));
+    rig_settle(&rig);
+    if (r)
+        rig_must_share(&rig, 0, 4, 1, 4, 1);
+    ck_assert(rig_together(&rig, 0, 4, 1, 4));
+    rig_close(&rig);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
+    { &a_late_break_of_a_lost_mark_spares_the_next_share,
+      CAN_SHARE | CAN_HARVEST | CAN_INLINE },
     { &a_late_break_of_a_lost_share_spares_the_next_one,
       CAN_SHARE | CAN_HARVEST | CAN_INLINE },
     { &each_side_keeps_its_own_content_after_a_write, CAN_SHARE },

@@ -131,7 +131,8 @@ enum pgshare_op_kind {
      * others; asking clears. Only with PGSHARE_CAP_CHANGE_LOG. */
     PGSHARE_OP_CHANGES,
     /** What is each page? Status: enum pgshare_gfn_state or HOLE … as
-     * positive value; out `ids`: the frame of a shared page. */
+     * positive value; out `ids`: the frame of a shared page; of a protected
+     * one what PROTECT answered, whose answer may have been lost. */
     PGSHARE_OP_QUERY,
     /** Exchanges `arg` (signed) frames with the machine: positive: into the
      * reserve. `domain` is NULL. NOFRAME: not all could be had. out `ids`[0]:

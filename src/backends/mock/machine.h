@@ -529,6 +529,8 @@ void pgs_mock_answer(struct pgshare_mock_machine *machine,
                      const struct pgs_mock_work *work, uint64_t token,
                      uint64_t seq);
 bool pgs_mock_gives_ids(uint32_t kind);
+uint64_t pgs_mock_protected_id(const struct pgshare_mock_machine *machine,
+                               uint32_t frame);
 
 pgs_mock_op pgs_mock_op_protect, pgs_mock_op_unprotect, pgs_mock_op_compare,
     pgs_mock_op_publish, pgs_mock_op_map, pgs_mock_op_merge;

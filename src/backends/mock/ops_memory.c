@@ -476,7 +476,9 @@ void pgs_mock_op_query(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint32_t frame = entry & ENTRY_FRAME;
         int state = PGSHARE_GFN_HOLE;
 
-        work->ids[i] = 0;
+        work->ids[i] = pgs_mock_is_protected(entry)
+                           ? pgs_mock_protected_id(work->machine, frame)
+                           : 0;
         if (pgs_mock_is_private(domain, entry))
             state = PGSHARE_GFN_PRIVATE;
         else if (pgs_mock_is_protected(entry))

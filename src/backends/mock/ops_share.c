@@ -62,6 +62,16 @@ static bool own_id_is_stale(const struct pgs_mock_work *work, uint32_t i,
                pgs_mock_id(pgs_mock_record(work->machine, frame), frame);
 }
 
+/* What PROTECT answers for a page with this frame. With MERGE, what is protected
+ * must differ from what is private. */
+uint64_t pgs_mock_protected_id(const struct pgshare_mock_machine *machine,
+                               uint32_t frame)
+{
+    if (is_xen(machine))
+        return pgs_mock_id(pgs_mock_record(machine, frame), frame);
+    return machine->options.flavour == PGSHARE_MOCK_LINUX;
+}
+
 /* Protects one locked page. Returns the new entry. */
 static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
 {
@@ -82,7 +92,7 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
         bool again = is_xen(machine) && pgs_mock_kind(entry) == KIND_PROTECTED;
 
         if (again)
-            work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+            work->ids[i] = pgs_mock_protected_id(machine, frame);
         else
             pgs_mock_fail(work, i,
                           pgs_mock_is_hole(domain, entry) ? PGSHARE_ERR_HOLE
@@ -95,7 +105,7 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
     }
     if (is_xen(machine)) {
         pgs_mock_frame_publish(machine, frame, TYPE_NOMINATED, 0);
-        work->ids[i] = pgs_mock_id(pgs_mock_record(machine, frame), frame);
+        work->ids[i] = pgs_mock_protected_id(machine, frame);
     }
     return pgs_mock_entry(entry, KIND_PROTECTED, frame);
 }
@@ -120,8 +130,9 @@ void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint64_t gfn = work->op->gfn + i;
         uint32_t entry;
 
-        /* with MERGE, what is protected must differ from what is private */
-        work->ids[i] = work->machine->options.flavour == PGSHARE_MOCK_LINUX;
+        work->ids[i] = is_xen(work->machine)
+                           ? 0
+                           : pgs_mock_protected_id(work->machine, 0);
         if (domain->direct) {
             pgs_mock_fail(work, i, PGSHARE_ERR_NOTSUP);
             continue;
