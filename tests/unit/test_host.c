@@ -144,6 +144,34 @@ START_TEST(test_what_became_a_secret_does_not_join)
 }
 END_TEST
 
+/* An operation that would be asked about only after a second. */
+START_TEST(test_a_removal_waits_for_no_operation_on_its_own_pages)
+{
+    struct world_options options = { .faulty = true };
+    struct pgshare_fault_plan plan = {
+        .size = sizeof(plan),
+        .mode = PGSHARE_INJECT_SWALLOW,
+        .kinds = UINT64_C(1) << PGSHARE_OP_PROTECT,
+        .count = 1,
+    };
+    struct pgshare_call call = { .size = sizeof(call), .timeout_ns = 1000000 };
+    struct world w;
+    uint64_t ticket, start;
+
+    world_open(&w, &options);
+    ck_assert_int_eq(pgshare_fault_backend_plan(w.faults, &plan), 0);
+    ck_assert_int_eq(pgshare_mark_ro(w.host, w.dom[0], 7, 1, &ticket, &call),
+                     PGSHARE_ERR_INPROGRESS);
+    start = pgs_now(&w.host->platform);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[0]), 0);
+    ck_assert_uint_lt(pgs_now(&w.host->platform) - start, 500000000);
+    world_settle(&w);
+    ck_assert_uint_eq(w.n_outcomes, 1);
+    ck_assert_int_eq(w.outcome.result, PGSHARE_ERR_GONE);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- refusals ---------------------------------------------------------- */
 
 START_TEST(test_memory_is_not_added_twice)
@@ -245,6 +273,8 @@ static Suite *make(void)
     tcase_add_test(flight, test_what_became_a_secret_is_not_marked);
     tcase_add_test(flight, test_what_was_written_meanwhile_is_not_marked);
     tcase_add_test(flight, test_what_became_a_secret_does_not_join);
+    tcase_add_test(flight,
+                   test_a_removal_waits_for_no_operation_on_its_own_pages);
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);
