@@ -576,7 +576,61 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
+/* A share that goes on by itself looks at its tickets later; they are its
+ * caller's, who may have used the memory otherwise by then. */
+START_TEST(tickets_are_kept_by_a_share_that_goes_on)
+{
+    struct rig_options options = { .decorated = true };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_LATE,
+                                       .kinds = 1 << PGSHARE_OP_HARVEST,
+                                       .count = UINT64_MAX };
+    struct pgshare_call call = { .size = sizeof(call) };
+    uint64_t ours[2], theirs[2];
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .source_gfn = 4,
+        .client_gfn = 4,
+        .count = 2,
+        .source_tickets = ours,
+        .client_tickets = theirs,
+    };
+    struct rig rig;
+
+    rig_open_with(&rig, _i, &options);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    rig_fill(&rig, 0, 4, 2, 7);
+    rig_fill(&rig, 1, 4, 2, 7);
+    rig_settle(&rig);
+    for (unsigned i = 0; i < 2; i++) {
+        ours[i] = rig_mark(&rig, 0, 4 + i);
+        theirs[i] = rig_mark(&rig, 1, 4 + i);
+    }
+    request.source_dom = rig_dom(&rig, 0);
+    request.client_dom = rig_dom(&rig, 1);
+    ck_assert_int_eq(pgshare_unmark(rig.host, rig_dom(&rig, 1), 5, 1, NULL,
+                                    NULL),
+                     0); /* for which the share waits */
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &plan), 0);
+    ck_assert_int_eq(pgshare_share(rig.host, &request, &call),
+                     PGSHARE_ERR_INPROGRESS);
+    memset(ours, 0, sizeof(ours));
+    memset(theirs, 0, sizeof(theirs));
+    pgshare_fault_backend_plan(rig.faults, NULL);
+    pgshare_fault_backend_release(rig.faults);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.outcomes, 1);
+    ck_assert_int_eq(rig.outcome.result, PGSHARE_ERR_CLIENT_TICKET);
+    ck_assert(rig_together(&rig, 0, 4, 1, 4));
+    ck_assert(!rig_together(&rig, 0, 5, 1, 5));
+    rig_close(&rig);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
+    { &tickets_are_kept_by_a_share_that_goes_on,
+      CAN_SHARE | CAN_HARVEST | CAN_INLINE },
     { &a_mark_gives_a_ticket_and_a_second_mark_the_same, CAN_SHARE },
     { &unmark_makes_the_page_writable_and_the_ticket_void, CAN_SHARE },
     { &a_ticket_is_never_used_again, CAN_SHARE },

@@ -11,6 +11,8 @@
 #include <pgshare/share.h>
 #include <pgshare/stats.h>
 
+#include <string.h>
+
 /* An extent that the runner finishes: the embedder is told, then it goes. */
 static void finish_mark(struct pgs_call *call)
 {
@@ -224,6 +226,14 @@ static int check_request(struct pgs_visit *visit,
     return r ? r : may_mark(client);
 }
 
+/* The share may go on after its caller has left. */
+static void keep_tickets(const struct pgs_extent *extent, struct pgs_side *side,
+                         const uint64_t *tickets)
+{
+    memcpy(side->own, tickets, extent->count * sizeof(*tickets));
+    side->tickets = side->own;
+}
+
 static struct pgs_extent *cut_both(struct pgs_visit *visit,
                                    struct pgs_domain *client,
                                    const struct pgshare_share_request *q,
@@ -246,8 +256,8 @@ static struct pgs_extent *cut_both(struct pgs_visit *visit,
     if (q->flags & PGSHARE_SHARE_MARK) {
         extent->flags = PGS_EXTENT_MARK;
     } else {
-        extent->source.tickets = q->source_tickets + at;
-        extent->client.tickets = q->client_tickets + at;
+        keep_tickets(extent, &extent->source, q->source_tickets + at);
+        keep_tickets(extent, &extent->client, q->client_tickets + at);
     }
     return extent;
 }

@@ -49,7 +49,9 @@ struct pgs_side {
     struct pgs_domain *domain; /* NULL: none (zero frame, publish only) */
     uint64_t gfn;
     uint32_t page;             /* ordinal of the first */
-    const uint64_t *tickets;   /* demanded, or NULL */
+    const uint64_t *tickets;   /* demanded, or NULL; of a share, whose pages may
+                                * be looked at after its caller has gone on, in
+                                * own[] until then */
     uint64_t *own;             /* [count] PROTECT's answers; of a client that
                                 * is to be joined: the frame that it maps */
 };

@@ -78,6 +78,7 @@ static bool lock_page(struct pgs_extent *extent, struct pgs_side *side,
     extent->page[i] |= source ? PGS_PAGE_SOURCE : PGS_PAGE_CLIENT;
     r = check(extent, side, i, *ret_word,
               source ? PGSHARE_ERR_SOURCE_TICKET : PGSHARE_ERR_CLIENT_TICKET);
+    side->own[i] = PGSHARE_ID_NONE; /* where the ticket was */
     if (r) {
         pgs_extent_drop(extent, i, r);
         return false;
