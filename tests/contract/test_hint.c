@@ -264,6 +264,7 @@ START_TEST(a_child_begins_with_the_stubs_pages_and_both_go_their_ways)
     ck_assert_uint_eq(info.shared, GFNS - 2 - 3 - 4);
     ck_assert_uint_eq(info.copied, 2);
     ck_assert_uint_eq(info.skipped, 3);
+    ck_assert_uint_ge(rig_stats(&rig).reserve, info.shared);
     ck_assert(rig_together(&rig, 0, 0, 1, 0));
     ck_assert(rig_is(&rig, 1, 4, PGSHARE_GFN_PRIVATE));
     ck_assert(rig_info(&rig, 1, 4).flags & PGSHARE_GFN_NEVER_SHARE);
