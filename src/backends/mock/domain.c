@@ -22,22 +22,21 @@
 
 #define GFNS_MAX ((uint64_t)1 << 32)
 #define TOUCH_SHIFT 10
-#define SLOT_BITS 20
 #define SPINS_BEFORE_YIELD 64u
 
-uint32_t pgs_mock_lock_slow(_Atomic uint32_t *entry)
+void pgs_mock_lock_slow(_Atomic uint32_t *lock)
 {
     unsigned spins = 0;
 
     for (;;) {
-        uint32_t value = atomic_load_explicit(entry, memory_order_relaxed);
+        uint32_t value = atomic_load_explicit(lock, memory_order_relaxed);
 
         if (!(value & ENTRY_LOCK) &&
-            atomic_compare_exchange_weak_explicit(entry, &value,
+            atomic_compare_exchange_weak_explicit(lock, &value,
                                                   value | ENTRY_LOCK,
                                                   memory_order_acquire,
                                                   memory_order_relaxed))
-            return value;
+            return;
         if (++spins % SPINS_BEFORE_YIELD == 0)
             sched_yield();
     }
@@ -48,25 +47,6 @@ void *pgs_mock_domain_cookie(const struct pgshare_mock_domain *domain)
     uintptr_t generation = domain->machine->generations[domain->slot];
 
     return (void *)(generation << SLOT_BITS | (domain->slot + 1));
-}
-
-/* The domain with that cookie, or NULL where there is none (any more). */
-struct pgshare_mock_domain *pgs_mock_domain_find(
-    struct pgshare_mock_machine *machine, const void *cookie)
-{
-    uintptr_t value = (uintptr_t)cookie;
-    uintptr_t slot = (value & (((uintptr_t)1 << SLOT_BITS) - 1)) - 1;
-
-    if (slot >= machine->slots_used ||
-        machine->generations[slot] != value >> SLOT_BITS)
-        return NULL;
-    return machine->slots[slot];
-}
-
-bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
-                       uint64_t count)
-{
-    return count && gfn < domain->gfns && count <= domain->gfns - gfn;
 }
 
 void pgs_mock_touch(struct pgshare_mock_domain *domain, uint64_t gfn)

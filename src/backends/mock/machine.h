@@ -5,7 +5,8 @@
  * Memory is an arena of *frames*; a frame has a number and one 64-bit record.
  * A domain's page table (p2m) has a 32-bit entry per GFN:
  *
- *     31    lock: a guest's access, or an operation, is at work on the page
+ *     31    of the first of each 16 entries: the lock of all of them, held by
+ *           a guest's access, or an operation, at work on such a page
  *     30-28 kind, see below
  *     27    written, the change log
  *     26    read-only: writes trap for good
@@ -29,8 +30,7 @@
  *     a frame of an entry PRIVATE or PROTECTED has no other entry
  *     frames = free + reserve + private + cow + orphans
  *
- * Locks, outer before inner: p2m entries (of one domain in ascending order,
- * and never two domains' at once but for reading frozen peers) → a shard →
+ * Locks, outer before inner: one lock of p2m entries → a shard →
  * `pool.lock`; a domain's `log_lock`; `pending_lock`; `hook_lock`. None is held
  * when the sink, the host or a callback is called.
  */
@@ -51,6 +51,7 @@
 /* p2m entries */
 
 #define ENTRY_LOCK UINT32_C(0x80000000)
+#define LOCK_ENTRIES 16u /* a cache line */
 #define ENTRY_WRITTEN UINT32_C(0x08000000)
 #define ENTRY_READ_ONLY UINT32_C(0x04000000)
 #define ENTRY_FRAME UINT32_C(0x03ffffff)
@@ -340,11 +341,29 @@ void pgs_mock_give_back_flush(struct pgshare_mock_machine *machine,
 uint32_t pgs_mock_empty_entry(struct pgshare_mock_domain *domain,
                               uint32_t entry, struct pgs_mock_give_back *back);
 
-struct pgshare_mock_domain *pgs_mock_domain_find(
-    struct pgshare_mock_machine *machine, const void *cookie);
+#define SLOT_BITS 20
+
 void *pgs_mock_domain_cookie(const struct pgshare_mock_domain *domain);
-bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain, uint64_t gfn,
-                       uint64_t count);
+
+/* The domain with that cookie, or NULL where there is none (any more). */
+static inline struct pgshare_mock_domain *pgs_mock_domain_find(
+    struct pgshare_mock_machine *machine, const void *cookie)
+{
+    uintptr_t value = (uintptr_t)cookie;
+    uintptr_t slot = (value & (((uintptr_t)1 << SLOT_BITS) - 1)) - 1;
+
+    if (slot >= machine->slots_used ||
+        machine->generations[slot] != value >> SLOT_BITS)
+        return NULL;
+    return machine->slots[slot];
+}
+
+static inline bool pgs_mock_range_ok(const struct pgshare_mock_domain *domain,
+                                     uint64_t gfn, uint64_t count)
+{
+    return count && gfn < domain->gfns && count <= domain->gfns - gfn;
+}
+
 void pgs_mock_content(const struct pgshare_mock_domain *domain, uint64_t gfn,
                       void *ret_page);
 uint32_t pgs_mock_materialise(struct pgshare_mock_domain *domain, uint64_t gfn,
@@ -405,29 +424,75 @@ static inline bool pgs_mock_is_protected(uint32_t entry)
     return kind == KIND_PROTECTED || kind == KIND_SPARSE_PROTECTED;
 }
 
-uint32_t pgs_mock_lock_slow(_Atomic uint32_t *entry);
+/* The entry whose lock bit stands for this GFN's. */
+static inline _Atomic uint32_t *pgs_mock_lock_of(
+    const struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    return &domain->p2m[gfn & ~(uint64_t)(LOCK_ENTRIES - 1)];
+}
 
-/* Takes the page's lock; returns the entry. */
+void pgs_mock_lock_slow(_Atomic uint32_t *lock);
+
+/* Locks as many of the `n` entries from this one on as one lock covers;
+ * answers how many. An operation on an extent pays for one locked instruction
+ * where it would pay for sixteen. */
+static inline uint32_t pgs_mock_lock_run(struct pgshare_mock_domain *domain,
+                                         uint64_t gfn, uint32_t n)
+{
+    _Atomic uint32_t *lock = pgs_mock_lock_of(domain, gfn);
+    uint32_t value = atomic_load_explicit(lock, memory_order_relaxed);
+    uint32_t room = LOCK_ENTRIES - (uint32_t)gfn % LOCK_ENTRIES;
+
+    if (value & ENTRY_LOCK ||
+        !atomic_compare_exchange_strong_explicit(lock, &value,
+                                                 value | ENTRY_LOCK,
+                                                 memory_order_acquire,
+                                                 memory_order_relaxed))
+        pgs_mock_lock_slow(lock);
+    return n < room ? n : room;
+}
+
+static inline void pgs_mock_unlock_run(struct pgshare_mock_domain *domain,
+                                       uint64_t gfn)
+{
+    _Atomic uint32_t *lock = pgs_mock_lock_of(domain, gfn);
+    uint32_t value = atomic_load_explicit(lock, memory_order_relaxed);
+
+    atomic_store_explicit(lock, value & ~ENTRY_LOCK, memory_order_release);
+}
+
+/* A page's entry. To be sure that it stays, lock it. */
+static inline uint32_t pgs_mock_entry_at(
+    const struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    return atomic_load_explicit(&domain->p2m[gfn], memory_order_acquire) &
+           ~ENTRY_LOCK;
+}
+
+/* Locked. The lock stays. */
+static inline void pgs_mock_entry_set(struct pgshare_mock_domain *domain,
+                                      uint64_t gfn, uint32_t value)
+{
+    uint32_t lock = gfn % LOCK_ENTRIES ? 0 : ENTRY_LOCK;
+
+    atomic_store_explicit(&domain->p2m[gfn], value | lock,
+                          memory_order_release);
+}
+
+/* Takes one page's lock; returns the entry. */
 static inline uint32_t pgs_mock_lock(struct pgshare_mock_domain *domain,
                                      uint64_t gfn)
 {
-    _Atomic uint32_t *entry = &domain->p2m[gfn];
-    uint32_t value = atomic_load_explicit(entry, memory_order_relaxed);
-
-    if (!(value & ENTRY_LOCK) &&
-        atomic_compare_exchange_strong_explicit(entry, &value,
-                                                value | ENTRY_LOCK,
-                                                memory_order_acquire,
-                                                memory_order_relaxed))
-        return value;
-    return pgs_mock_lock_slow(entry);
+    pgs_mock_lock_run(domain, gfn, 1);
+    return pgs_mock_entry_at(domain, gfn);
 }
 
 /* Lets go of it, with a new value. */
 static inline void pgs_mock_unlock(struct pgshare_mock_domain *domain,
                                    uint64_t gfn, uint32_t value)
 {
-    atomic_store_explicit(&domain->p2m[gfn], value, memory_order_release);
+    pgs_mock_entry_set(domain, gfn, value);
+    pgs_mock_unlock_run(domain, gfn);
 }
 
 /* The number of an event. */

@@ -269,7 +269,10 @@ void pgs_mock_perform(struct pgshare_mock_machine *machine,
     work->result = refuse(work);
     if (work->result)
         return;
-    memset(work->status, 0, count);
+    if (count == 1)
+        work->status[0] = 0;
+    else
+        memset(work->status, 0, count);
     /* The number of the beginning: what breaks a page after the operation has
      * reached it is later, and what came before made the page fail. */
     if (work->domain)

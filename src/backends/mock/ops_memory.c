@@ -458,7 +458,10 @@ void pgs_mock_op_changes(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 
         work->status[i] = 0;
         if (!(atomic_load_explicit(&domain->p2m[gfn], memory_order_relaxed) &
-              (ENTRY_WRITTEN | ENTRY_LOCK)))
+              ENTRY_WRITTEN) &&
+            !(atomic_load_explicit(pgs_mock_lock_of(domain, gfn),
+                                   memory_order_relaxed) &
+              ENTRY_LOCK))
             continue;
         entry = pgs_mock_lock(domain, gfn);
         work->status[i] = !!(entry & ENTRY_WRITTEN);

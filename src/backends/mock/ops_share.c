@@ -2,8 +2,9 @@
 /*
  * Sharing: protect, compare, publish, map, and all of it at once.
  *
- * Loops over extents hold one page's lock at a time, for a few instructions;
- * memory that mapping frees is collected and goes to the reserve in one piece.
+ * Loops over extents hold the locks of a few pages at a time, for some dozens
+ * of instructions; memory that mapping frees is collected and goes to the
+ * reserve in one piece.
  * Comparing takes no lock where the library resolves CoW: a protected page
  * cannot change then, and only an operation on the same GFN could free it. On
  * other platforms a write can void the protection at any time, so that each
@@ -124,21 +125,28 @@ static void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
 void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
+    uint64_t id = is_xen(work->machine)
+                      ? 0
+                      : pgs_mock_protected_id(work->machine, 0);
+    uint32_t end = first + n, i = first;
 
     fetch_entries(work, first, n);
-    for (uint32_t i = first; i < first + n; i++) {
+    while (i < end) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry;
+        uint32_t stop = i + pgs_mock_lock_run(domain, gfn, end - i);
 
-        work->ids[i] = is_xen(work->machine)
-                           ? 0
-                           : pgs_mock_protected_id(work->machine, 0);
-        if (domain->direct) {
-            pgs_mock_fail(work, i, PGSHARE_ERR_NOTSUP);
-            continue;
+        for (; i < stop; i++) {
+            uint64_t at = work->op->gfn + i;
+
+            work->ids[i] = id;
+            if (domain->direct)
+                pgs_mock_fail(work, i, PGSHARE_ERR_NOTSUP);
+            else
+                pgs_mock_entry_set(
+                    domain, at,
+                    protect(work, i, pgs_mock_entry_at(domain, at)));
         }
-        entry = pgs_mock_lock(domain, gfn);
-        pgs_mock_unlock(domain, gfn, protect(work, i, entry));
+        pgs_mock_unlock_run(domain, gfn);
     }
 }
 
@@ -358,15 +366,22 @@ void pgs_mock_op_publish(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
     bool snapshot = work->machine->options.flavour == PGSHARE_MOCK_LINUX;
+    uint32_t end = first + n, i = first;
 
-    for (uint32_t i = first; i < first + n; i++) {
+    while (i < end) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry = pgs_mock_lock(domain, gfn);
+        uint32_t stop = i + pgs_mock_lock_run(domain, gfn, end - i);
 
-        work->ids[i] = 0;
-        entry = snapshot ? publish_snapshot(work, i, entry)
-                         : publish_page(work, i, entry);
-        pgs_mock_unlock(domain, gfn, entry);
+        for (; i < stop; i++) {
+            uint64_t at = work->op->gfn + i;
+            uint32_t entry = pgs_mock_entry_at(domain, at);
+
+            work->ids[i] = 0;
+            pgs_mock_entry_set(domain, at,
+                               snapshot ? publish_snapshot(work, i, entry)
+                                        : publish_page(work, i, entry));
+        }
+        pgs_mock_unlock_run(domain, gfn);
     }
 }
 
@@ -508,50 +523,91 @@ static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
     return true;
 }
 
-void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+/* A frame whose other mappings follow the one that was replaced (Xen). Guests
+ * may not take `to` over meanwhile: it has a mapping more. */
+struct following {
+    uint32_t from[LOCK_ENTRIES];
+    uint64_t to[LOCK_ENTRIES];
+    uint32_t n;
+};
+
+static void note_following(struct pgs_mock_work *work, uint32_t i,
+                           uint32_t entry, struct following *following)
+{
+    uint64_t to = work->op->ids[i];
+    uint32_t from = entry & ENTRY_FRAME;
+
+    if (pgs_mock_kind(entry) != KIND_SHARED || from == (uint32_t)to ||
+        (to != PGSHARE_ID_ZERO && !pgs_mock_frame_map(work->machine, to)))
+        return;
+    following->from[following->n] = from;
+    following->to[following->n++] = to;
+}
+
+static void follow(struct pgs_mock_work *work,
+                   const struct following *following)
+{
+    for (uint32_t k = 0; k < following->n; k++) {
+        uint64_t to = following->to[k];
+
+        move_mappings(work, following->from[k], to);
+        if (to != PGSHARE_ID_ZERO)
+            pgs_mock_frame_unmap(work->machine, (uint32_t)to, false);
+    }
+}
+
+/* Maps one locked page. */
+static void map_page(struct pgs_mock_work *work, uint32_t i,
+                     struct replaced *replaced, struct following *following)
+{
+    struct pgshare_mock_domain *domain = work->domain;
+    uint64_t gfn = work->op->gfn + i;
+    uint32_t entry = pgs_mock_entry_at(domain, gfn);
+
+    if (!is_replaceable(work, i, entry))
+        return;
+    if (pgs_mock_kind(entry) == KIND_DEFAULT)
+        pgs_mock_touch(domain, gfn);
+    pgs_mock_entry_set(domain, gfn, replace(work, i, entry, replaced));
+    if (is_xen(work->machine) && !work->status[i])
+        note_following(work, i, entry, following);
+}
+
+static void map_pages(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
     struct replaced replaced;
-    bool paranoid = work->machine->options.flags & PGSHARE_MOCK_PARANOID &&
-                    !(work->op->flags & PGSHARE_OP_HOLES);
+    uint32_t end = first + n, i = first;
 
     replaced.n = 0;
     replaced.tokens = 0;
-    for (uint32_t i = first; i < first + n; i++) {
+    while (i < end) {
+        struct following following;
         uint64_t gfn = work->op->gfn + i;
-        uint32_t moved = FRAME_NONE;
-        uint32_t entry;
-        bool kept;
+        uint32_t stop = i + pgs_mock_lock_run(domain, gfn, end - i);
 
-        if (!work->op->ids || domain->direct) {
-            pgs_mock_fail(work, i,
-                          work->op->ids ? PGSHARE_ERR_NOTSUP
-                                        : PGSHARE_ERR_INVALID);
-            continue;
-        }
-        if (paranoid)
-            check_content(work, i);
-        entry = pgs_mock_lock(domain, gfn);
-        /* guests may not take the frame over before all is moved to it */
-        kept = is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED &&
-               (work->op->ids[i] == PGSHARE_ID_ZERO ||
-                pgs_mock_frame_map(work->machine, work->op->ids[i]));
-        if (kept)
-            moved = entry & ENTRY_FRAME;
-        if (is_replaceable(work, i, entry)) {
-            if (pgs_mock_kind(entry) == KIND_DEFAULT)
-                pgs_mock_touch(domain, gfn);
-            entry = replace(work, i, entry, &replaced);
-        }
-        pgs_mock_unlock(domain, gfn, entry);
-        if (moved != FRAME_NONE && !work->status[i] &&
-            moved != (uint32_t)work->op->ids[i])
-            move_mappings(work, moved, work->op->ids[i]);
-        if (kept && work->op->ids[i] != PGSHARE_ID_ZERO)
-            pgs_mock_frame_unmap(work->machine, (uint32_t)work->op->ids[i],
-                                 false);
+        following.n = 0;
+        for (; i < stop; i++)
+            map_page(work, i, &replaced, &following);
+        pgs_mock_unlock_run(domain, gfn);
+        follow(work, &following);
     }
     replaced_flush(work, &replaced);
+}
+
+void pgs_mock_op_map(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    int error = work->op->ids ? PGSHARE_ERR_NOTSUP : PGSHARE_ERR_INVALID;
+    bool possible = work->op->ids && !work->domain->direct;
+    bool paranoid = work->machine->options.flags & PGSHARE_MOCK_PARANOID &&
+                    !(work->op->flags & PGSHARE_OP_HOLES);
+
+    for (uint32_t i = first; !possible && i < first + n; i++)
+        pgs_mock_fail(work, i, error);
+    for (uint32_t i = first; possible && paranoid && i < first + n; i++)
+        check_content(work, i);
+    if (possible)
+        map_pages(work, first, n);
 }
 
 /* Is a page still what the core takes it for? It may have been broken, which
