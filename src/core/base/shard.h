@@ -100,12 +100,10 @@ static inline struct pgs_shard *pgs_shard_mine(struct pgs_shards *shards,
     return shard;
 }
 
-static inline void pgs_count(struct pgs_shards *shards, unsigned counter,
-                             uint64_t n)
+/* Counts in one's own shard, for those who count several things. */
+static inline void pgs_shard_count(struct pgs_shard *shard, bool owned,
+                                   unsigned counter, uint64_t n)
 {
-    bool owned;
-    struct pgs_shard *shard = pgs_shard_mine(shards, &owned);
-
     assert(counter < PGS_COUNTERS);
     if (owned)
         atomic_store_explicit(&shard->own[counter],
@@ -115,6 +113,15 @@ static inline void pgs_count(struct pgs_shards *shards, unsigned counter,
     else
         atomic_fetch_add_explicit(&shard->count[counter], n,
                                   memory_order_relaxed);
+}
+
+static inline void pgs_count(struct pgs_shards *shards, unsigned counter,
+                             uint64_t n)
+{
+    bool owned;
+    struct pgs_shard *shard = pgs_shard_mine(shards, &owned);
+
+    pgs_shard_count(shard, owned, counter, n);
 }
 
 uint64_t pgs_shards_sum(struct pgs_shards *shards, unsigned counter);

@@ -187,16 +187,32 @@ static bool claim(struct pgs_call *call, uint64_t token)
     return true;
 }
 
+/* Gate claimed. What has no answer yet says so from now on; most operations
+ * are answered whole, and never come here. */
+static void set_pending(struct pgs_call *call)
+{
+    if (call->pending)
+        return;
+    memset(call->status, PGS_PENDING, call->op.count);
+    call->pending = true;
+}
+
 /* All pages at once, and all well: the usual answer. */
 static void fill_whole(struct pgs_call *call,
                        const struct pgshare_completion *c)
 {
+    call->left = 0;
+    call->clean = true;
+    if (c->count == 1) {
+        call->status[0] = 0;
+        call->ids[0] = c->ids ? c->ids[0] : 0;
+        return;
+    }
     memset(call->status, 0, c->count);
     if (c->ids)
         memcpy(call->ids, c->ids, c->count * sizeof(*c->ids));
     else
         memset(call->ids, 0, c->count * sizeof(*call->ids));
-    call->left = 0;
 }
 
 static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
@@ -208,7 +224,7 @@ static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
         fill_whole(call, c);
         return true;
     }
-
+    set_pending(call);
     for (uint32_t i = 0; i < c->count; i++) {
         uint32_t page = c->first + i;
 
@@ -262,6 +278,7 @@ static void answer_all(struct pgs_call *call, uint64_t token, int error)
 {
     if (!claim(call, token))
         return;
+    set_pending(call);
     for (uint32_t i = 0; i < call->op.count; i++)
         if (call->status[i] == PGS_PENDING)
             call->status[i] = (int8_t)error;
@@ -336,7 +353,8 @@ static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
     call->reserve = 0;
     call->op_since = 0;
     call->step = next;
-    memset(status, PGS_PENDING, op->count);
+    call->pending = false;
+    call->clean = false;
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
 }

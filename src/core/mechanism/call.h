@@ -46,7 +46,8 @@ typedef enum pgs_verdict (*pgs_step)(struct pgs_call *call);
 
 /* Pages of an operation whose answers fit into the call itself. */
 #define PGS_INLINE 16u
-/* `status` of a page that has not been answered yet. */
+/* `status` of a page that has not been answered yet, from the first answer on
+ * that is not of the whole operation (`pending`). */
 #define PGS_PENDING INT8_MIN
 
 struct pgs_call {
@@ -54,6 +55,8 @@ struct pgs_call {
     _Alignas(64) _Atomic uint64_t gate; /* token, | 1 while being written */
     _Atomic uint32_t answered;  /* 1: the operation is over */
     uint32_t left;              /* pages without an answer */
+    bool pending;               /* status[] tells which */
+    bool clean;                 /* every status[] is 0 */
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
     _Atomic uintptr_t submitter; /* the thread that is within submit(), or 0 */
     int64_t reserve;            /* what the operation gained */

@@ -63,6 +63,7 @@ static enum pgs_verdict inferred(struct pgs_call *call)
     if (was_refused(call))
         return pgs_call_lose(call, inferred);
     call->op = op;
+    call->clean = false;
     for (uint32_t i = 0; i < op.count; i++) {
         if (call->status[i] >= 0)
             call->status[i] =

@@ -105,16 +105,58 @@ uint32_t pgs_extent_cut(const struct pgs_domain *domain, uint64_t gfn,
     return count > PGSHARE_EXTENT_MAX ? PGSHARE_EXTENT_MAX : (uint32_t)count;
 }
 
-bool pgs_extent_run(struct pgs_extent *extent, uint32_t limit, uint16_t mask,
-                    uint16_t want)
+/* Four pages' flags at once. */
+static uint64_t four(uint16_t flags)
+{
+    return flags * UINT64_C(0x0001000100010001);
+}
+
+static uint64_t load_four(const uint16_t *page)
+{
+    uint64_t flags;
+
+    memcpy(&flags, page, sizeof(flags));
+    return flags;
+}
+
+/* Is one of four 16-bit numbers zero? */
+static bool has_zero(uint64_t x)
+{
+    return (x - four(1)) & ~x & four(0x8000);
+}
+
+/* The first page from i on whose flags fit, or whose flags do not; else `end`,
+ * or a few pages before it that are still to be looked at. */
+static uint32_t skip_unfit(const uint16_t *page, uint32_t i, uint32_t end,
+                           uint64_t mask, uint64_t want)
+{
+    while (i + 4 <= end && !has_zero((load_four(page + i) ^ want) & mask))
+        i += 4;
+    return i;
+}
+
+static uint32_t skip_fit(const uint16_t *page, uint32_t i, uint32_t end,
+                         uint64_t mask, uint64_t want)
+{
+    while (i + 4 <= end && !((load_four(page + i) ^ want) & mask))
+        i += 4;
+    return i;
+}
+
+bool pgs_extent_find_run(struct pgs_extent *extent, uint32_t limit,
+                         uint16_t mask, uint16_t want)
 {
     const uint16_t *page = extent->page;
     uint32_t i = extent->cursor, end = extent->count;
 
+    i = skip_unfit(page, i, end, four(mask), four(want));
     while (i < end && (page[i] & mask) != want)
         i++;
     extent->first = i;
-    while (i < end && (page[i] & mask) == want && i - extent->first < limit)
+    if (end - i > limit)
+        end = i + limit;
+    i = skip_fit(page, i, end, four(mask), four(want));
+    while (i < end && (page[i] & mask) == want)
         i++;
     extent->n = i - extent->first;
     extent->cursor = extent->n ? i : 0;
@@ -131,21 +173,23 @@ int pgs_extent_result(const struct pgs_extent *extent)
 
 void pgs_extent_count(struct pgs_extent *extent, struct pgshare_host *host)
 {
-    struct pgs_tally *tally;
+    bool owned;
+    struct pgs_shard *shard = pgs_shard_mine(&host->shards, &owned);
 
     if (extent->new_mapped)
-        pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, extent->new_mapped);
+        pgs_shard_count(shard, owned, PGS_LEVEL_MAPPINGS, extent->new_mapped);
     /* after their mappings: what can be demanded is never underrated */
     if (extent->new_frames)
-        pgs_count(&host->shards, PGS_LEVEL_FRAMES, extent->new_frames);
+        pgs_shard_count(shard, owned, PGS_LEVEL_FRAMES, extent->new_frames);
     if (extent->new_zero)
-        pgs_count(&host->shards, PGS_LEVEL_ZERO_MAPPINGS, extent->new_zero);
+        pgs_shard_count(shard, owned, PGS_LEVEL_ZERO_MAPPINGS,
+                        extent->new_zero);
     if (extent->new_shared) {
-        tally = pgs_tally_mine(extent->client.domain);
-        pgs_count(&host->shards, PGS_COUNT_SHARED + extent->cause,
-                  extent->new_shared);
-        atomic_fetch_add_explicit(&tally->made[extent->cause],
-                                  extent->new_shared, memory_order_relaxed);
+        pgs_shard_count(shard, owned, PGS_COUNT_SHARED + extent->cause,
+                        extent->new_shared);
+        atomic_fetch_add_explicit(
+            &pgs_tally_mine(extent->client.domain)->made[extent->cause],
+            extent->new_shared, memory_order_relaxed);
     }
     extent->shared += extent->new_shared;
     extent->new_mapped = extent->new_zero = extent->new_shared = 0;

@@ -99,12 +99,24 @@ void pgs_extents_fini(struct pgshare_host *host);
 uint32_t pgs_extent_cut(const struct pgs_domain *domain, uint64_t gfn,
                         uint64_t count, uint32_t *ret_page);
 
+bool pgs_extent_find_run(struct pgs_extent *extent, uint32_t limit,
+                         uint16_t mask, uint16_t want);
+
 /*
  * The next run, from the cursor on, of pages whose flags have `want` of `mask`:
  * sets first and n. False, and the cursor at 0 again: no more.
  */
-bool pgs_extent_run(struct pgs_extent *extent, uint32_t limit, uint16_t mask,
-                    uint16_t want);
+static inline bool pgs_extent_run(struct pgs_extent *extent, uint32_t limit,
+                                  uint16_t mask, uint16_t want)
+{
+    if (extent->count > 1 && extent->cursor < extent->count)
+        return pgs_extent_find_run(extent, limit, mask, want);
+    /* a single page, or none is left */
+    extent->first = 0;
+    extent->n = !extent->cursor && (extent->page[0] & mask) == want;
+    extent->cursor = extent->n;
+    return extent->n;
+}
 
 /* The page is not shared, for this reason; what it holds is undone later. */
 static inline void pgs_extent_drop(struct pgs_extent *extent, uint32_t i,
