@@ -133,6 +133,7 @@ void *pgs_bench_memory_new(size_t bytes)
 
     if (memory == MAP_FAILED)
         pgs_bench_die("no %zu bytes of memory", bytes);
+    madvise(memory, bytes, MADV_HUGEPAGE);
     for (size_t at = 0; at < bytes; at += PGSHARE_PAGE_SIZE)
         memory[at] = 1;
     return memory;

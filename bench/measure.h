@@ -52,7 +52,9 @@ static inline size_t pgs_bench_page_size(void)
 /* The last-level cache's size, in bytes; a guess where nothing tells. */
 uint64_t pgs_bench_llc(void);
 
-/* Memory of which every page has been touched. */
+/* Memory of which every page has been touched. In huge pages where there are
+ * any, as the rig's machine: what a hypervisor's own page tables cost, and who
+ * else looks at them, is not what is measured. */
 void *pgs_bench_memory_new(size_t bytes);
 void pgs_bench_memory_free(void *memory, size_t bytes);
 

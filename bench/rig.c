@@ -59,6 +59,7 @@ void pgs_rig_open(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed)
 {
     struct pgshare_mock_options options = {
         .size = sizeof(options),
+        .flags = PGSHARE_MOCK_HUGE,
         .frames = frames,
         .zeroed = zeroed,
         .violation = violated,
