@@ -340,13 +340,23 @@ static bool is_gone(struct pgs_call *call, const struct pgshare_op *op)
             pgs_domain_flags(victim) & lost);
 }
 
+/* What moves mappings of other domains, too, is not given up with its own. */
+static bool is_cancellable(const struct pgshare_host *host,
+                           const struct pgshare_op *op)
+{
+    return op->kind != PGSHARE_OP_MAP ||
+           !(host->info.caps & PGSHARE_CAP_MAP_MOVES_FRAME);
+}
+
 /* From here on the operation may be answered. */
 static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
                 int8_t *status, uint64_t *ids)
 {
     op->token = next_token(call);
     call->op = *op;
-    atomic_store_explicit(&call->op_domain, op->domain, memory_order_relaxed);
+    atomic_store_explicit(&call->op_domain,
+                          is_cancellable(call->host, op) ? op->domain : NULL,
+                          memory_order_relaxed);
     call->status = status;
     call->ids = ids;
     call->left = op->count;

@@ -40,6 +40,8 @@ static int infer(const struct pgshare_op *op, uint32_t i, int state,
     case PGSHARE_OP_RECLAIM:
     case PGSHARE_OP_DISCARD:
         return state == PGSHARE_GFN_HOLE ? 0 : PGSHARE_ERR_BACKEND;
+    case PGSHARE_OP_QUERY:
+        return state;
     default:
         return PGSHARE_ERR_BACKEND;
     }

@@ -40,7 +40,8 @@ enum pgs_page_flag {
                                    * pinned for us */
     PGS_PAGE_DONE = 1 << 12,      /* shared */
     PGS_PAGE_PINNED = 1 << 13,    /* frame[] is pinned for us, too */
-    PGS_PAGE_PENDING = 1 << 14    /* it takes no part in other joins yet */
+    PGS_PAGE_PENDING = 1 << 14,   /* it takes no part in other joins yet */
+    PGS_PAGE_UNSURE = 1 << 15     /* its JOIN failed, but may have been done */
 };
 
 /* One side's pages; consecutive ordinals, since an extent never crosses a

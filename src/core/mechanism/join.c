@@ -13,12 +13,21 @@
  * (PGSHARE_CAP_MAP_MOVES_FRAME) has done so with the first; there the nodes
  * follow, without further operations and without the words, which go on naming
  * their nodes.
+ *
+ * There a MAP whose answer was lost may have moved them all the same, although
+ * its own page tells nothing any more: it may have been broken, or be a lost
+ * domain's. Then the others are asked one after the other, until one of them
+ * still is a mapping. If none is, all their breaks will be told, and it does not
+ * matter whose nodes they are.
  */
 #include "mechanism/share.h"
 
 #include "mechanism/page.h"
 
+#include <pgshare/gfn.h>
+
 static enum pgs_verdict step_page(struct pgs_call *call);
+static enum pgs_verdict join_next(struct pgs_call *call);
 
 /* The (skip + 1)-th page that maps the frame; false: there is none. */
 static bool nth_page(struct pgshare_host *host, uint32_t frame, uint32_t skip,
@@ -159,7 +168,7 @@ static enum pgs_verdict step_page(struct pgs_call *call)
 
     if (!nth_page(call->host, frame, call->tries, &page)) {
         call->tries = 0;
-        return pgs_join(call, call->resume);
+        return join_next(call);
     }
     call->step = step_page;
     if (take(call->host, page, frame))
@@ -183,12 +192,101 @@ static void follow(struct pgs_call *call)
     pgs_frame_unlock(frames, to);
 }
 
-enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)
+/* ---- were they moved? -------------------------------------------------- */
+
+static enum pgs_verdict ask(struct pgs_call *call);
+static enum pgs_verdict settle_doubts(struct pgs_call *call);
+
+/* Is page i's witness still a node of the old frame? Its stripe is locked. No
+ * node comes to a frame that is JOINING, so then it has been one all along. */
+static bool is_witness(struct pgs_call *call, uint32_t i)
+{
+    struct pgs_frames *frames = &call->host->frames;
+    uint32_t node = call->extent->client_node[i];
+
+    return node != PGS_NONE &&
+           pgs_node_frame(frames, node) == call->extent->old_frame[i] &&
+           pgs_node_at(frames, node)->page == call->victim_page;
+}
+
+/* The next page to be asked; its domain stays while it is the call's victim.
+ * Should the last one have left the list, it begins anew. */
+static bool next_witness(struct pgs_call *call, uint32_t i)
+{
+    const uint32_t lost = PGS_DOMAIN_DYING | PGS_DOMAIN_GONE;
+    struct pgs_extent *extent = call->extent;
+    struct pgs_frames *frames = &call->host->frames;
+    uint32_t node;
+
+    pgs_frame_lock(frames, extent->old_frame[i]);
+    node = is_witness(call, i)
+               ? pgs_node_at(frames, extent->client_node[i])->next
+               : pgs_frame_at(frames, extent->old_frame[i])->head;
+    for (; node != PGS_NONE; node = pgs_node_at(frames, node)->next) {
+        uint32_t page = pgs_node_at(frames, node)->page;
+        struct pgs_domain *domain = pgs_page_domain(call->host, page);
+
+        if (pgs_domain_flags(domain) & lost)
+            continue;
+        call->victim_page = page;
+        atomic_store_explicit(&call->victim, domain, memory_order_release);
+        break;
+    }
+    pgs_frame_unlock(frames, extent->old_frame[i]);
+    extent->client_node[i] = node;
+    return node != PGS_NONE;
+}
+
+static enum pgs_verdict told(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+    uint32_t i = extent->first;
+    bool is;
+
+    atomic_store_explicit(&call->victim, NULL, memory_order_release);
+    if (call->status[0] != PGSHARE_GFN_SHARED)
+        return ask(call);
+    pgs_frame_lock(&call->host->frames, extent->old_frame[i]);
+    is = is_witness(call, i);
+    pgs_frame_unlock(&call->host->frames, extent->old_frame[i]);
+    if (!is)
+        return ask(call);
+    if (call->ids[0] == extent->id[i] && extent->frame[i] != PGS_NONE)
+        follow(call);
+    return settle_doubts(call);
+}
+
+static enum pgs_verdict ask(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    struct pgshare_op op = { .kind = PGSHARE_OP_QUERY, .count = 1 };
+
+    if (!(host->info.ops >> PGSHARE_OP_QUERY & 1) ||
+        !next_witness(call, call->extent->first))
+        return settle_doubts(call);
+    op.domain = pgs_page_domain(host, call->victim_page)->cookie;
+    op.gfn = pgs_page_gfn(host, call->victim_page);
+    return pgs_call_submit(call, &op, told);
+}
+
+/* One page after the other; then what was done for certain. */
+static enum pgs_verdict settle_doubts(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+
+    if (!pgs_extent_run(extent, 1, PGS_PAGE_UNSURE, PGS_PAGE_UNSURE))
+        return join_next(call);
+    extent->client_node[extent->first] = PGS_NONE; /* it is unlinked */
+    return ask(call);
+}
+
+/* ------------------------------------------------------------------------ */
+
+static enum pgs_verdict join_next(struct pgs_call *call)
 {
     const uint16_t mask = PGS_PAGE_JOIN | PGS_PAGE_DONE;
     struct pgs_extent *extent = call->extent;
 
-    call->resume = next;
     while (pgs_extent_run(extent, 1, mask, mask)) {
         if (extent->old_frame[extent->first] == PGS_NONE)
             continue; /* it was the zero frame, which stays */
@@ -201,6 +299,13 @@ enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)
         call->step = step_page;
         return PGS_NEXT;
     }
-    call->step = next;
+    call->step = call->resume;
     return PGS_NEXT;
+}
+
+enum pgs_verdict pgs_join(struct pgs_call *call, pgs_step next)
+{
+    call->resume = next;
+    call->extent->cursor = 0;
+    return settle_doubts(call);
 }

@@ -124,14 +124,20 @@ static enum pgs_verdict recounted(struct pgs_call *call)
     return PGS_DONE;
 }
 
-/* An exchange of nothing, which answers with the level. */
+/* An exchange of nothing, which answers with the level. Calls that have begun
+ * since it was launched may have operations under way, which `recounted` would
+ * not see any more. */
 static enum pgs_verdict recount(struct pgs_call *call)
 {
+    struct pgshare_host *host = call->host;
     struct pgshare_op op = { .kind = PGSHARE_OP_RESERVE, .count = 1 };
 
-    call->count =
-        pgs_shards_sum(&call->host->shards, PGS_COUNT_BACKEND_OPS) + 1;
-    return pgs_call_submit(call, &op, recounted);
+    call->count = pgs_shards_sum(&host->shards, PGS_COUNT_BACKEND_OPS) + 1;
+    if (pgs_calls_busy(host) == 1)
+        return pgs_call_submit(call, &op, recounted);
+    atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
+                          memory_order_relaxed);
+    return PGS_DONE;
 }
 
 static void launch_recount(struct pgshare_host *host)

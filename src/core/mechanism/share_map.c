@@ -188,6 +188,19 @@ static enum pgs_verdict merge_source(struct pgs_call *call)
     return pgs_share_submit(call, &op, &extent->source, source_merged);
 }
 
+/* Did the backend itself say that page i was not mapped? If the answer is one
+ * that we gave in its place, for it was lost or the domain was, then it may have
+ * been, and the other mappings of its frame with it: join.c asks. */
+static void doubt(struct pgs_call *call, uint32_t i, int error)
+{
+    struct pgs_extent *extent = call->extent;
+
+    if (extent->page[i] & PGS_PAGE_JOIN && extent->old_frame[i] != PGS_NONE &&
+        pgs_moves_frames(call->host) &&
+        (error == PGSHARE_ERR_BACKEND || error == PGSHARE_ERR_GONE))
+        extent->page[i] |= PGS_PAGE_UNSURE;
+}
+
 static enum pgs_verdict mapped(struct pgs_call *call)
 {
     struct pgs_extent *extent = call->extent;
@@ -202,6 +215,7 @@ static enum pgs_verdict mapped(struct pgs_call *call)
         }
         different += extent->status[k] == PGSHARE_ERR_DIFFERENT;
         pgs_share_fail_page(call, i, extent->status[k]);
+        doubt(call, i, extent->status[k]);
         pgs_extent_unlink_client(extent, call->host, i);
         unmerge(call, &extent->client, i, extent->status[k], PGS_PAGE_CLIENT);
     }
