@@ -641,6 +641,38 @@ START_TEST(test_a_held_page_does_not_pay)
 }
 END_TEST
 
+/* However many are held: the last one that is not pays, be it the youngest, or
+ * another domain's. */
+START_TEST(test_a_fault_finds_the_page_that_can_pay)
+{
+    struct world_options options = { .frames = 2 * WORLD_PAGES };
+    struct world w;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 100);
+    ck_assert_int_eq(push(&w, 0, 200, 50), 0);
+    ck_assert_int_eq(claim(&w, 0, 600, 50), 0);
+    ck_assert_int_eq(push(&w, 1, 300, 1), 0);
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[0], 200, 49,
+                                     PGSHARE_GET_WRITE, NULL),
+                     0);
+    for (uint64_t gfn = 0; gfn < 51; gfn++)
+        ck_assert_int_eq(world_write(&w, 0, gfn, 1), 0);
+    ck_assert_uint_eq(world_gfn(&w, 0, 249).flags, PGSHARE_GFN_RECLAIMED);
+    ck_assert_int_eq(world_write(&w, 0, 51, 1), 0);
+    ck_assert_uint_eq(world_gfn(&w, 1, 300).flags, PGSHARE_GFN_RECLAIMED);
+    ck_assert_int_eq(pgshare_fault_write(w.host, w.dom[0], 52, 0, NULL, NULL),
+                     PGSHARE_ERR_NOFRAME);
+    ck_assert_uint_eq(world_account(&w, 0).fifo, 49);
+    world_assert_sound(&w);
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[0], 200, 49,
+                                     PGSHARE_GET_WRITE),
+                     0);
+    ck_assert_int_eq(world_write(&w, 0, 52, 1), 0);
+    world_close(&w);
+}
+END_TEST
+
 /* A page that the backend cannot reclaim goes back, and another one pays. */
 START_TEST(test_payment_survives_a_backend_that_fails)
 {
@@ -783,6 +815,7 @@ static Suite *make(void)
     tcase_add_test(payment, test_the_service_pays_for_whom_it_serves);
     tcase_add_test(payment, test_reclaimed_pages_do_not_eat_the_fifo);
     tcase_add_test(payment, test_a_held_page_does_not_pay);
+    tcase_add_test(payment, test_a_fault_finds_the_page_that_can_pay);
     tcase_add_test(payment, test_payment_survives_a_backend_that_fails);
     tcase_add_test(reserve, test_the_reserve_is_moved);
     tcase_add_test(reserve, test_the_reserve_keeps_what_was_freed);

@@ -135,6 +135,7 @@ static void reset(struct pgs_call *call)
     call->outcome = call->payer = call->intent = 0;
     call->victim = NULL;
     call->tries = 0;
+    call->pushed = 0;
     call->extent = NULL;
     call->finish = NULL;
     call->born_ns = 0;

@@ -95,8 +95,10 @@ struct pgs_call {
     struct pgs_domain *harvest; /* whose breaks are being harvested */
     struct pgs_domain *_Atomic victim; /* who pays */
     uint32_t victim_page;
-    uint32_t tries;             /* payments that came to nothing */
+    uint32_t tries;             /* as the kind counts them */
     bool repays;                /* pay.c: what is owed, not memory beyond it */
+    uint64_t pushed;            /* pay.c: volatile pages from this stamp on came
+                                 * after the payment had begun */
     struct pgs_extent *extent;  /* for shares, marks, forks */
     void (*finish)(struct pgs_call *call); /* runner-owned: at the end */
     uint64_t born_ns;

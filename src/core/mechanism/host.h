@@ -155,6 +155,8 @@ struct pgshare_host {
     _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
+    _Atomic uint64_t pushed;      /* volatile pages so far, of all FIFOs: the
+                                   * next one's stamp */
     _Atomic uint32_t recount;     /* the reserve's count is in doubt, see below */
     _Atomic uint32_t work;        /* 1: something arrived for the runner */
     _Atomic uint64_t demands;     /* platform faults that wait for memory */

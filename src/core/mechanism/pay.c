@@ -13,9 +13,10 @@
  *
  * A reclaimed page becomes a hole that reads as zeroes, and the claim that it
  * secured shrinks by one, so that FIFO and claims stay in step. A page that is
- * held, or that the backend cannot take, goes back into its FIFO. A page whose
- * word somebody holds at this instant (its owner is withdrawing it) is waited
- * for, with nothing held.
+ * held, or that the backend cannot take, goes back into its FIFO, at the young
+ * end: so a payment has failed only when it has tried each page that was there
+ * when it began, however many are held. A page whose word somebody holds at this
+ * instant (its owner is withdrawing it) is waited for, with nothing held.
  */
 #include "mechanism/fault.h"
 #include "mechanism/ledger.h"
@@ -24,8 +25,6 @@
 
 #include <pgshare/fault.h>
 #include <pgshare/ledger.h>
-
-#define TRIES_MAX 16
 
 struct choice {
     struct pgs_domain *domain;
@@ -42,7 +41,9 @@ static enum pgs_verdict resume(struct pgs_call *call, int result)
 
 /* ---- who pays ---------------------------------------------------------- */
 
-static bool has_volatile(struct pgs_domain *domain, uint64_t *ret_stamp)
+/* Has its FIFO a page that this payment has not tried? */
+static bool has_volatile(const struct pgs_call *call,
+                         struct pgs_domain *domain, uint64_t *ret_stamp)
 {
     uint32_t page;
     bool has;
@@ -50,7 +51,7 @@ static bool has_volatile(struct pgs_domain *domain, uint64_t *ret_stamp)
     pgs_mutex_lock(&domain->lock);
     has = pgs_fifo_oldest(&domain->fifo, &page, ret_stamp);
     pgs_mutex_unlock(&domain->lock);
-    return has;
+    return has && *ret_stamp < call->pushed;
 }
 
 static bool over_claims(struct pgs_domain *domain)
@@ -69,8 +70,9 @@ static bool over_claims(struct pgs_domain *domain)
 
 /* The domain with the oldest volatile page, of all or of those that claim too
  * much. */
-static struct pgs_domain *oldest(struct pgshare_host *host, bool over)
+static struct pgs_domain *oldest(const struct pgs_call *call, bool over)
 {
+    struct pgshare_host *host = call->host;
     struct choice best = { NULL, UINT64_MAX };
 
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
@@ -79,7 +81,7 @@ static struct pgs_domain *oldest(struct pgshare_host *host, bool over)
         uint64_t stamp;
 
         if (!domain || pgs_domain_flags(domain) & PGS_DOMAIN_GONE ||
-            !has_volatile(domain, &stamp) || stamp >= best.stamp)
+            !has_volatile(call, domain, &stamp) || stamp >= best.stamp)
             continue;
         if (over && !over_claims(domain))
             continue;
@@ -103,15 +105,18 @@ static struct pgs_domain *own_payer(struct pgs_call *call)
     pgs_mutex_unlock(&payer->lock);
     call->payer = payer == domain ? PGSHARE_PAID_OWN_FIFO
                                   : PGSHARE_PAID_SERVICE;
-    return secures && has_volatile(payer, &stamp) ? payer : NULL;
+    return secures && has_volatile(call, payer, &stamp) ? payer : NULL;
 }
 
 /* ---- a volatile page pays ---------------------------------------------- */
 
+static enum pgs_verdict choose(struct pgs_call *call);
+static enum pgs_verdict obtained(struct pgs_call *call);
+static enum pgs_verdict from_machine(struct pgs_call *call, pgs_step next);
+
 static enum pgs_verdict again(struct pgs_call *call)
 {
-    return call->repays ? pgs_pay(call, call->resume)
-                        : pgs_obtain(call, call->resume);
+    return call->repays ? choose(call) : from_machine(call, obtained);
 }
 
 /* This page cannot pay, another one may. */
@@ -120,8 +125,6 @@ static enum pgs_verdict pass_over(struct pgs_call *call)
     if (!pgs_volatile_restore(call->victim, call->victim_page))
         pgs_bonus_repaid(call->victim, call->domain, false);
     call->payer = PGSHARE_PAID_NOTHING;
-    if (++call->tries >= TRIES_MAX)
-        return resume(call, PGSHARE_ERR_NOFRAME);
     return again(call);
 }
 
@@ -169,13 +172,17 @@ static enum pgs_verdict reclaim(struct pgs_call *call,
     };
     uint64_t stamp, word;
     uint32_t page;
+    bool has;
 
     pgs_mutex_lock(&victim->lock);
-    if (!call->repays && victim->fifo.used <= pgs_ledger_secured(victim)) {
+    has = pgs_fifo_oldest(&victim->fifo, &page, &stamp) &&
+          stamp < call->pushed;
+    if (!call->repays &&
+        (!has || victim->fifo.used <= pgs_ledger_secured(victim))) {
         pgs_mutex_unlock(&victim->lock);
         return resume(call, PGSHARE_ERR_NOFRAME);
     }
-    if (!pgs_fifo_oldest(&victim->fifo, &page, &stamp)) {
+    if (!has) {
         pgs_mutex_unlock(&victim->lock);
         return again(call);
     }
@@ -225,25 +232,37 @@ static enum pgs_verdict reserved(struct pgs_call *call)
 
     if (!call->status[0])
         return resume(call, 0);
-    victim = oldest(call->host, false);
+    victim = oldest(call, false);
     call->payer = PGSHARE_PAID_OTHER_FIFO;
     return victim ? reclaim(call, victim)
                   : resume(call, PGSHARE_ERR_NOFRAME);
 }
 
-enum pgs_verdict pgs_pay(struct pgs_call *call, pgs_step next)
+static enum pgs_verdict choose(struct pgs_call *call)
 {
     struct pgs_domain *victim = NULL;
 
-    call->repays = true;
-    call->resume = next;
     if (call->domain)
         victim = own_payer(call);
     if (!victim) {
-        victim = oldest(call->host, true);
+        victim = oldest(call, true);
         call->payer = PGSHARE_PAID_OTHER_FIFO;
     }
     return victim ? reclaim(call, victim) : from_machine(call, reserved);
+}
+
+static void begin(struct pgs_call *call, pgs_step next, bool repays)
+{
+    call->repays = repays;
+    call->resume = next;
+    call->pushed = atomic_load_explicit(&call->host->pushed,
+                                        memory_order_relaxed);
+}
+
+enum pgs_verdict pgs_pay(struct pgs_call *call, pgs_step next)
+{
+    begin(call, next, true);
+    return choose(call);
 }
 
 /* ---- memory that nothing secures --------------------------------------- */
@@ -260,7 +279,6 @@ static enum pgs_verdict obtained(struct pgs_call *call)
 
 enum pgs_verdict pgs_obtain(struct pgs_call *call, pgs_step next)
 {
-    call->repays = false;
-    call->resume = next;
+    begin(call, next, false);
     return from_machine(call, obtained);
 }

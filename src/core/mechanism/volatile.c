@@ -28,12 +28,14 @@ static int may_push(uint64_t word)
 static int enter_fifo(struct pgs_domain *domain, uint32_t page,
                       uint32_t *ret_slot)
 {
-    uint64_t now = pgs_now(&domain->host->platform);
+    uint64_t stamp;
     int r = PGSHARE_ERR_GONE;
 
     pgs_mutex_lock(&domain->lock);
+    stamp = atomic_fetch_add_explicit(&domain->host->pushed, 1,
+                                      memory_order_relaxed);
     if (!(pgs_domain_flags(domain) & (PGS_DOMAIN_GONE | PGS_DOMAIN_DYING)))
-        r = pgs_fifo_push(&domain->fifo, page, now, ret_slot);
+        r = pgs_fifo_push(&domain->fifo, page, stamp, ret_slot);
     if (!r)
         atomic_fetch_or_explicit(pgs_word_at(&domain->host->chunks, page),
                                  PGS_ATTR_VOLATILE, memory_order_relaxed);

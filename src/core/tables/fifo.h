@@ -32,7 +32,7 @@ struct pgs_fifo_slot {
 struct pgs_fifo {
     struct pgs_heap *heap;
     struct pgs_fifo_slot *slots;
-    uint64_t *stamps; /* when pushed, for "oldest first" between domains */
+    uint64_t *stamps; /* of each push, for "oldest first" between domains */
     uint32_t size;
     uint32_t fresh;
     uint32_t empty;
