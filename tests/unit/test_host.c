@@ -170,6 +170,91 @@ START_TEST(test_a_removal_waits_for_no_operation_on_its_own_pages)
 }
 END_TEST
 
+/* A share of guest 0's page 5 with guest 1's, whose comparison is not answered:
+ * a removal of guest 0 has to wait for it. */
+static void hold_up_removal(struct world *w)
+{
+    struct pgshare_fault_plan plan = {
+        .size = sizeof(plan),
+        .mode = PGSHARE_INJECT_LATE,
+        .kinds = UINT64_C(1) << PGSHARE_OP_COMPARE,
+        .count = 1,
+    };
+
+    ck_assert_int_eq(pgshare_fault_backend_plan(w->faults, &plan), 0);
+    ck_assert_int_eq(share(w, 5, 1, 5), PGSHARE_ERR_INPROGRESS);
+}
+
+static int own_share(struct world *w, uint64_t source, unsigned client,
+                     uint64_t gfn)
+{
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .flags = PGSHARE_SHARE_MARK,
+        .source_dom = w->dom[1],
+        .source_gfn = source,
+        .client_dom = w->dom[client],
+        .client_gfn = gfn,
+        .count = 1,
+    };
+    unsigned char page[PGSHARE_PAGE_SIZE];
+
+    world_page(77, page);
+    ck_assert_int_eq(pgshare_mock_write_page(w->guest[1], source, page), 0);
+    ck_assert_int_eq(pgshare_mock_write_page(w->guest[client], gfn, page), 0);
+    return pgshare_share(w->host, &request, NULL);
+}
+
+/* One that waits keeps nobody's frames but those that it may map yet. */
+START_TEST(test_a_removal_that_waits_keeps_no_frames_of_others)
+{
+    struct world_options options = { .faulty = true, .timeout_ns = 1000000 };
+    struct world w;
+    uint64_t reserve;
+
+    world_open(&w, &options);
+    ck_assert_int_eq(own_share(&w, 20, 1, 21), 0);
+    hold_up_removal(&w);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[0]), PGSHARE_ERR_INPROGRESS);
+    ck_assert_uint_eq(world_stats(&w).frames, 1);
+    reserve = world_stats(&w).reserve;
+    ck_assert_int_eq(pgshare_mock_depopulate(w.guest[1], 20, 2), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, NULL, NULL), 0);
+    ck_assert_uint_eq(world_stats(&w).frames, 0);
+    ck_assert_uint_eq(world_stats(&w).reserve, reserve + 1);
+    ck_assert_uint_eq(pgshare_fault_backend_release(w.faults), 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_frame_that_a_leaving_domain_may_map_is_kept)
+{
+    struct world_options options = { .faulty = true, .timeout_ns = 1000000 };
+    struct pgshare_fault_plan plan = {
+        .size = sizeof(plan),
+        .mode = PGSHARE_INJECT_LOSE,
+        .kinds = UINT64_C(1) << PGSHARE_OP_MAP,
+        .count = 1,
+    };
+    struct world w;
+
+    world_open(&w, &options);
+    hold_up_removal(&w);
+    ck_assert_int_eq(pgshare_fault_backend_plan(w.faults, &plan), 0);
+    ck_assert_int_eq(own_share(&w, 20, 0, 8), PGSHARE_ERR_INPROGRESS);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[0]), PGSHARE_ERR_INPROGRESS);
+    /* the last mapping that is known of does not take it over either */
+    ck_assert_int_eq(world_write(&w, 1, 20, 1), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, NULL, NULL), 0);
+    ck_assert_uint_eq(world_stats(&w).frames, 1);
+    ck_assert_uint_eq(world_stats(&w).mappings, 0);
+    ck_assert_uint_eq(pgshare_fault_backend_release(w.faults), 1);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).frames, 0);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- refusals ---------------------------------------------------------- */
 
 START_TEST(test_memory_is_not_added_twice)
@@ -273,6 +358,9 @@ static Suite *make(void)
     tcase_add_test(flight, test_what_became_a_secret_does_not_join);
     tcase_add_test(flight,
                    test_a_removal_waits_for_no_operation_on_its_own_pages);
+    tcase_add_test(flight,
+                   test_a_removal_that_waits_keeps_no_frames_of_others);
+    tcase_add_test(flight, test_a_frame_that_a_leaving_domain_may_map_is_kept);
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);

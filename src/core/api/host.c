@@ -193,6 +193,7 @@ static struct pgshare_host *alloc_host(const struct pgshare_allocator *given)
     pgs_heap_move(&host->heap, &heap);
     pgs_origin_init(&host->origin);
     host->doomed = PGS_NONE;
+    host->kept = PGS_NONE;
     host->ticket = PGS_TICKET_ZERO;
     return host;
 }

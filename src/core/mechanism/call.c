@@ -408,6 +408,17 @@ enum pgs_verdict pgs_call_lose(struct pgs_call *call, pgs_step next)
     return PGS_WAIT_OP;
 }
 
+/* The domain leaves, and operations with it that may be done yet. */
+static void note_left(struct pgs_domain *domain)
+{
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_DYING &&
+        !(atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_LEFT,
+                                   memory_order_acq_rel) &
+          PGS_DOMAIN_LEFT))
+        atomic_fetch_add_explicit(&domain->host->n_left, 1,
+                                  memory_order_release);
+}
+
 /* An operation on a page of a domain that is lost never reaches the backend;
  * what the backend still has is answered for it. */
 bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
@@ -426,9 +437,10 @@ bool pgs_calls_cancel(struct pgshare_host *host, struct pgs_domain *domain)
                                           memory_order_relaxed) !=
                          domain->cookie)
             continue;
-        /* it may have been done, and have changed the reserve */
+        /* it may have been done, or be done yet, and change the reserve */
         atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
                               memory_order_relaxed);
+        note_left(domain);
         answer_all(call, gate & ~WRITING, PGSHARE_ERR_GONE);
     }
     return concerned;

@@ -406,6 +406,10 @@ static void inter(struct pgs_domain *domain)
     pgs_lock_assert_none();
     host->backend->ops->domain_remove(host->backend, domain->cookie);
     unlink_dying(domain);
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_LEFT) /* by now they are done */
+        atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
+                              memory_order_relaxed);
+    pgs_frames_let_go(domain);
     delist_domain(domain);
     pgs_mutex_lock(&host->domains_lock);
     free_domain(domain);

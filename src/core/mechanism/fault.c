@@ -255,7 +255,8 @@ static bool take_over(struct pgs_call *call, uint32_t node)
     call->frame = pgs_node_lock(frames, node);
     frame = pgs_frame_at(frames, call->frame);
     assert(pgs_frame_is_valid(frame));
-    if (frame->mappings == 1 && !frame->pins && !frame->pending) {
+    if (frame->mappings == 1 && !frame->pins && !frame->pending &&
+        !pgs_frame_is_left(call->host, frame)) {
         frame->flags |= PGS_FRAME_TAKING;
         call->flags |= PGS_FAULT_TAKING;
     }

@@ -52,7 +52,9 @@ enum pgs_domain_flag {
     PGS_DOMAIN_SUSPENDED = 1 << 2, /* no sharing, by the embedder */
     PGS_DOMAIN_FROZEN = 1 << 3,    /* a stub: writes are reported */
     PGS_DOMAIN_UNSECURED = 1 << 4, /* forked without cover: see fork.c */
-    PGS_DOMAIN_CLEARED = 1 << 5    /* gone, and nothing is left of it */
+    PGS_DOMAIN_CLEARED = 1 << 5,   /* gone, and nothing is left of it */
+    PGS_DOMAIN_LEFT = 1 << 6       /* dying, and the backend may yet do an
+                                    * operation that was given up with it */
 };
 
 /* What several vCPU threads count; a thread uses one of a few copies. */
@@ -150,6 +152,9 @@ struct pgshare_host {
     struct pgs_mutex doomed_lock; /* leaf */
     uint32_t doomed;              /* frames to be released, by `head` */
     _Atomic uint64_t n_doomed;
+    uint32_t kept;                /* doomed, but a domain that leaves may map
+                                   * them yet; by `head` */
+    _Atomic uint32_t n_left;      /* domains that are LEFT */
     _Atomic int64_t unsecured;    /* see fork.c */
     _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
     _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */

@@ -117,8 +117,12 @@ static void unlink_node(struct pgshare_host *host, uint32_t frame,
 static enum pgs_verdict moved(struct pgs_call *call)
 {
     struct pgs_extent *extent = call->extent;
+    struct pgs_domain *domain = call->victim;
     uint32_t i = extent->first;
 
+    if (call->status[0] == PGSHARE_ERR_GONE && extent->frame[i] != PGS_NONE &&
+        pgs_domain_flags(domain) & PGS_DOMAIN_DYING)
+        pgs_frame_keep(domain, extent->frame[i]);
     atomic_store_explicit(&call->victim, NULL, memory_order_release);
     if (call->status[0]) {
         unlink_node(call->host, extent->frame[i], extent->client_node[i]);

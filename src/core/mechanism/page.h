@@ -50,6 +50,23 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame);
 /* Stripe locked. Counts the frame as empty, or not any more, by what it is: at
  * once when a mapping goes, since holds may pin the frame for long. */
 void pgs_frame_count_empty(struct pgshare_host *host, uint32_t frame);
+/*
+ * An operation that maps the frame in this domain was given up, since the domain
+ * is being removed; the backend forgets it only when the removal ends. Until then
+ * the frame is neither released nor taken over. Stripe not locked.
+ */
+void pgs_frame_keep(struct pgs_domain *domain, uint32_t frame);
+/* The domain has ended, and what was kept for it can go. */
+void pgs_frames_let_go(struct pgs_domain *domain);
+
+/* Stripe locked, or DOOMED. May a domain that leaves map it yet? */
+static inline bool pgs_frame_is_left(const struct pgshare_host *host,
+                                     const struct pgs_frame *frame)
+{
+    return frame->left &&
+           atomic_load_explicit(&host->n_left, memory_order_acquire);
+}
+
 /* Releases up to PGS_INLINE doomed frames; an internal call for the runner.
  * False: none are doomed, or no call is free. */
 bool pgs_release_launch(struct pgshare_host *host);

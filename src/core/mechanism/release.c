@@ -10,6 +10,11 @@
  *
  * A release that was refused, or whose answer is lost, is sent again; since no
  * frame's id is ever used twice, one that came too often releases nothing.
+ *
+ * A domain that is being removed may have operations with the backend that were
+ * given up, and may be done yet. A frame that one of these is to map is `left`
+ * to that domain, and put aside until it has ended; all others go on. (Where it is left
+ * to several domains, until none of them is leaving any more.)
  */
 #include "mechanism/page.h"
 
@@ -39,6 +44,82 @@ void pgs_frame_defer(struct pgshare_host *host, uint32_t frame)
     atomic_fetch_add_explicit(&host->n_doomed, 1, memory_order_relaxed);
     pgs_wake(host);
 }
+
+/* ---- what a leaving domain may map ------------------------------------- */
+
+#define LEFT_TO_SEVERAL UINT32_MAX
+
+void pgs_frame_keep(struct pgs_domain *domain, uint32_t frame)
+{
+    struct pgs_frames *frames = &domain->host->frames;
+    uint32_t left = (uint32_t)domain->handle; /* never 0: it has the slot */
+    struct pgs_frame *record = pgs_frame_at(frames, frame);
+
+    pgs_frame_lock(frames, frame);
+    if (record->left && record->left != left)
+        left = LEFT_TO_SEVERAL;
+    record->left = left;
+    pgs_frame_unlock(frames, frame);
+}
+
+/* domains_lock held. */
+static bool is_leaving(struct pgshare_host *host, uint32_t left)
+{
+    struct pgs_domain *domain = host->dying;
+
+    while (domain && left != LEFT_TO_SEVERAL &&
+           (uint32_t)domain->handle != left)
+        domain = domain->next_dying;
+    return domain;
+}
+
+/* Puts the frame aside, if it may still be mapped. The end of a domain looks at
+ * what is kept after it was taken from the list under this lock. */
+static bool set_aside(struct pgshare_host *host, uint32_t frame)
+{
+    struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+    bool leaving;
+
+    if (!record->left)
+        return false;
+    pgs_mutex_lock(&host->domains_lock);
+    leaving = is_leaving(host, record->left);
+    if (leaving) {
+        pgs_mutex_lock(&host->doomed_lock);
+        record->head = host->kept;
+        host->kept = frame;
+        pgs_mutex_unlock(&host->doomed_lock);
+    }
+    pgs_mutex_unlock(&host->domains_lock);
+    return leaving;
+}
+
+void pgs_frames_let_go(struct pgs_domain *domain)
+{
+    struct pgshare_host *host = domain->host;
+    uint32_t frame;
+
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_LEFT)
+        atomic_fetch_sub_explicit(&host->n_left, 1, memory_order_release);
+    for (;;) {
+        pgs_mutex_lock(&host->doomed_lock);
+        frame = host->kept;
+        if (frame != PGS_NONE) {
+            struct pgs_frame *record = pgs_frame_at(&host->frames, frame);
+
+            host->kept = record->head;
+            record->head = host->doomed;
+            host->doomed = frame;
+        }
+        pgs_mutex_unlock(&host->doomed_lock);
+        if (frame == PGS_NONE)
+            break;
+        atomic_fetch_add_explicit(&host->n_doomed, 1, memory_order_relaxed);
+    }
+    pgs_wake(host);
+}
+
+/* ---- releases ---------------------------------------------------------- */
 
 static uint32_t take_doomed(struct pgshare_host *host, uint32_t *ret_frames)
 {
@@ -88,14 +169,22 @@ static enum pgs_verdict released(struct pgs_call *call)
 
 static enum pgs_verdict release(struct pgs_call *call)
 {
-    struct pgs_frames *frames = &call->host->frames;
+    struct pgshare_host *host = call->host;
+    struct pgs_frames *frames = &host->frames;
     uint64_t ids[PGS_INLINE];
     struct pgshare_op op = {
         .kind = PGSHARE_OP_RELEASE,
-        .count = take_doomed(call->host, call->batch),
+        .count = take_doomed(host, call->batch),
         .ids = ids,
     };
+    uint32_t n = 0;
 
+    for (uint32_t i = 0; i < op.count; i++) {
+        if (set_aside(host, call->batch[i]))
+            continue;
+        call->batch[n++] = call->batch[i];
+    }
+    op.count = n;
     if (!op.count)
         return end(call);
     for (uint32_t i = 0; i < op.count; i++)

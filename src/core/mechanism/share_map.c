@@ -155,6 +155,17 @@ static void unmerge(struct pgs_call *call, const struct pgs_side *side,
     pgs_page_privatise(call->host, page, 0);
 }
 
+/* What was given up with its domain may be done yet. */
+static void keep_frame(struct pgs_call *call, const struct pgs_side *side,
+                       uint32_t i, int error)
+{
+    uint32_t frame = call->extent->frame[i];
+
+    if (error == PGSHARE_ERR_GONE && frame != PGS_NONE &&
+        pgs_domain_flags(side->domain) & PGS_DOMAIN_DYING)
+        pgs_frame_keep(side->domain, frame);
+}
+
 /* The pages that a snapshot was taken of are merged with it. */
 static enum pgs_verdict source_merged(struct pgs_call *call)
 {
@@ -167,6 +178,7 @@ static enum pgs_verdict source_merged(struct pgs_call *call)
             pgs_extent_commit_source(extent, call->host, i);
             continue;
         }
+        keep_frame(call, &extent->source, i, extent->status[k]);
         pgs_extent_unlink_source(extent, call->host, i);
         unmerge(call, &extent->source, i, extent->status[k], PGS_PAGE_SOURCE);
     }
@@ -216,6 +228,7 @@ static enum pgs_verdict mapped(struct pgs_call *call)
         different += extent->status[k] == PGSHARE_ERR_DIFFERENT;
         pgs_share_fail_page(call, i, extent->status[k]);
         doubt(call, i, extent->status[k]);
+        keep_frame(call, &extent->client, i, extent->status[k]);
         pgs_extent_unlink_client(extent, call->host, i);
         unmerge(call, &extent->client, i, extent->status[k], PGS_PAGE_CLIENT);
     }

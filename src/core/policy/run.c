@@ -157,18 +157,6 @@ static uint32_t go_on(struct pgshare_host *host)
     return ended;
 }
 
-/* What the backend still has to do in a domain that is being removed may yet
- * map a frame; it forgets that when the removal ends. */
-static bool anybody_dies(struct pgshare_host *host)
-{
-    bool dies;
-
-    pgs_mutex_lock(&host->domains_lock);
-    dies = host->dying != NULL;
-    pgs_mutex_unlock(&host->domains_lock);
-    return dies;
-}
-
 void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
              struct pgshare_progress *ret)
 {
@@ -185,8 +173,7 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
         ended = go_on(host);
         bury_the_dying(host);
         undo = look_after_all(host);
-        if (!anybody_dies(host))
-            ended += pgs_release_all(host);
+        ended += pgs_release_all(host);
         pgs_reserve_balance(host);
         hints = pgs_hints_run(host, budget);
         pass = pgs_pass_run(host, budget);

@@ -51,7 +51,7 @@ struct pgs_frame {
     uint32_t pending; /* operations under way that will map it */
     uint16_t group;
     uint16_t flags;   /* enum pgs_frame_flag */
-    uint32_t pad;
+    uint32_t left;    /* 0, or which leaving domain may yet map it (page.h) */
 };
 
 static_assert(sizeof(struct pgs_frame) == 48, "with its share of free records "
