@@ -133,6 +133,13 @@ START_TEST(a_claim_by_account_only_charges_the_account)
 }
 END_TEST
 
+/* A copy for the last mapping needs a frame, before it gives one back: where the
+ * platform makes it, the reserve has one more, to lend it. */
+static uint64_t loan(const struct rig *rig)
+{
+    return rig->machine->can & CAN_TAKE_LAST ? 0 : 1;
+}
+
 /* Guest 0 has claimed all that the sharing of 8 pages freed, at GFN 56, and
  * secured it by volatile pages from GFN 20 on. The machine's own memory is
  * used up by a third guest. */
@@ -154,7 +161,7 @@ START_TEST(a_break_without_free_memory_is_paid_by_the_breakers_own_fifo)
     struct rig rig;
 
     open_spent(&rig, _i);
-    ck_assert_uint_eq(rig_stats(&rig).reserve, 0);
+    ck_assert_uint_eq(rig_stats(&rig).reserve, loan(&rig));
     rig_expect(&rig, 0, 20, 4, OR_ZERO);
     for (unsigned gfn = 0; gfn < 4; gfn++)
         ck_assert_int_eq(rig_write(&rig, 0, gfn), 0);
@@ -181,11 +188,6 @@ START_TEST(every_break_under_the_claims_can_be_paid)
     open_spent(&rig, _i);
     rig_expect(&rig, 0, 20, 4, OR_ZERO);
     rig_expect(&rig, 1, 20, 4, OR_ZERO);
-    if (!(rig.machine->can & CAN_TAKE_LAST)) {
-        /* that copy needs a frame, before it gives one back */
-        ck_assert_int_eq(rig.ops->depopulate(rig.guests[2].impl, 0, 1), 0);
-        rig_expect(&rig, 2, 0, 1, HOLE);
-    }
     for (unsigned gfn = 0; gfn < 8; gfn++) {
         ck_assert_int_eq(rig_write(&rig, 1, gfn), 0);
         rig_check(&rig);
@@ -252,8 +254,8 @@ START_TEST(a_service_domain_secures_and_pays_for_another)
 }
 END_TEST
 
-/* A platform that copies for the last mapping, too, leaves a frame behind; the
- * break after next needs it. */
+/* A platform that copies for the last mapping, too, leaves a frame behind; a
+ * later break needs it. */
 START_TEST(a_break_finds_what_earlier_breaks_have_left_behind)
 {
     struct rig rig;
@@ -261,10 +263,11 @@ START_TEST(a_break_finds_what_earlier_breaks_have_left_behind)
     open_shared(&rig, _i, 2, 32);
     rig_settle(&rig);
     use_up(&rig);
-    ck_assert_uint_eq(rig_stats(&rig).reserve, 2);
+    ck_assert_uint_eq(rig_stats(&rig).reserve, 2 + loan(&rig));
     ck_assert_int_eq(rig_write(&rig, 0, 0), 0);
     ck_assert_int_eq(rig_write(&rig, 1, 0), 0);
     ck_assert_int_eq(rig_write(&rig, 0, 1), 0);
+    ck_assert_int_eq(rig_write(&rig, 1, 1), 0);
     rig_settle(&rig);
     ck_assert_uint_eq(rig_stats(&rig).saved, 0);
     ck_assert_uint_eq(rig_stats(&rig).reserve, 0);
@@ -294,7 +297,7 @@ START_TEST(a_platform_is_told_that_there_is_no_memory)
     rig_expect_copy(&rig, 1, 0, GFNS, 0, 0);
     rig_settle(&rig);
     use_up(&rig);
-    ck_assert_uint_eq(rig_stats(&rig).reserve, 0);
+    ck_assert_uint_eq(rig_stats(&rig).reserve, loan(&rig));
     for (unsigned gfn = 0; gfn < 4; gfn++)
         ck_assert_int_eq(rig_write(&rig, 1, gfn), PGSHARE_ERR_NOFRAME);
     rig_check(&rig);

@@ -234,6 +234,22 @@ static enum pgs_verdict grant(struct pgs_call *call)
                   cut(call, call->count - call->done), granted);
 }
 
+static enum pgs_verdict enter(struct pgs_call *call);
+
+/* What sharing freed does not bring the frame that is lent to last breaks: the
+ * machine has to. */
+static enum pgs_verdict borrow(struct pgs_call *call)
+{
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_RESERVE,
+        .count = 1,
+        .arg = 1,
+    };
+
+    call->tries++;
+    return pgs_call_submit(call, &op, enter);
+}
+
 static enum pgs_verdict claim(struct pgs_call *call)
 {
     int r;
@@ -241,9 +257,17 @@ static enum pgs_verdict claim(struct pgs_call *call)
     if (is_lost(call))
         return end(call, PGSHARE_ERR_GONE);
     r = lock_range(call, is_hole);
-    if (r)
-        return end(call, r);
-    r = pgs_bonus_enter(call->domain, call->count, is_charge(call));
+    return r ? end(call, r) : enter(call);
+}
+
+static enum pgs_verdict enter(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    int r = pgs_bonus_enter(call->domain, call->count, is_charge(call));
+
+    if (r == PGSHARE_ERR_NOFRAME && !call->tries && pgs_ledger_loan(host) &&
+        host->info.ops >> PGSHARE_OP_RESERVE & 1)
+        return borrow(call);
     if (r) {
         unlock_range(call, 0, call->count);
         return end(call, r);

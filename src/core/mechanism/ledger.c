@@ -56,6 +56,14 @@ int64_t pgs_ledger_surplus(struct pgshare_host *host)
            unsecured(host) - pgs_ledger_saved(host);
 }
 
+uint64_t pgs_ledger_loan(struct pgshare_host *host)
+{
+    const uint32_t copies = PGSHARE_CAP_PLATFORM_COW | PGSHARE_CAP_SNAPSHOT;
+
+    return (host->info.caps & copies) == copies &&
+           level(host, PGS_LEVEL_FRAMES) > 0;
+}
+
 /*
  * What can be demanded, for decisions to part with memory. A frame that nothing
  * maps any more counts as saved until its release has brought its memory: it
@@ -69,6 +77,7 @@ static int64_t demandable(struct pgshare_host *host)
                   level(host, PGS_LEVEL_ZERO_MAPPINGS);
 
     sum += level(host, PGS_LEVEL_EMPTY);
+    sum += (int64_t)pgs_ledger_loan(host);
     return sum - level(host, PGS_LEVEL_FRAMES);
 }
 

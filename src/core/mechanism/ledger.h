@@ -27,6 +27,14 @@ bool pgs_ledger_is_covered(struct pgshare_host *host);
  * back to the machine. */
 uint64_t pgs_ledger_need(struct pgshare_host *host);
 
+/*
+ * 1 where a platform copies even for the last mapping of a frame, and there are
+ * frames: that break wants a frame before its own comes back by the release. One
+ * is enough for all, since a demand learns of breaks and releases before it is
+ * refused (policy/demand.c). It is part of what can be demanded.
+ */
+uint64_t pgs_ledger_loan(struct pgshare_host *host);
+
 /* Frames that the reserve has beyond that. */
 bool pgs_ledger_has_spare(struct pgshare_host *host);
 

@@ -10,6 +10,8 @@
  * Platforms that copy even for the last mapping leave a frame behind that
  * nobody maps; until it is harvested and released, the ledger is one short.
  * So before a demand is refused, all that the platform has not told is learned.
+ * For such a break itself the reserve has a frame to lend (ledger.h), which is
+ * for no others as long as these can be paid.
  *
  * The frame goes from the reserve to the machine, where the platform finds it.
  * The page's break is harvested later, like any other; until then the books
@@ -19,6 +21,7 @@
 #include "policy/policy.h"
 
 #include "mechanism/fault.h"
+#include "mechanism/ledger.h"
 #include "mechanism/page.h"
 #include "mechanism/share.h"
 
@@ -77,6 +80,35 @@ static enum pgs_verdict gather(struct pgs_call *call)
     return pgs_release(call, pay);
 }
 
+static bool reserve_has(struct pgshare_host *host, uint64_t beyond)
+{
+    return (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) >
+           (int64_t)beyond;
+}
+
+/* Has the page's frame no other mapping, as far as has been told? */
+static bool is_last(struct pgs_call *call)
+{
+    struct pgs_frames *frames = &call->host->frames;
+    uint64_t word;
+    uint32_t frame;
+    bool is;
+
+    if (call->gfn >= call->domain->gfns)
+        return false;
+    word = pgs_word_peek(call->domain, call->gfn);
+    if (pgs_word_state(word) != PGS_SHARED ||
+        pgs_word_index(word) == PGS_NODE_ZERO)
+        return false;
+    frame = pgs_node_frame(frames, pgs_word_index(word));
+    if (frame == PGS_NONE)
+        return false; /* it goes this instant */
+    pgs_frame_lock(frames, frame);
+    is = pgs_frame_at(frames, frame)->mappings == 1;
+    pgs_frame_unlock(frames, frame);
+    return is;
+}
+
 static enum pgs_verdict hand_out(struct pgs_call *call)
 {
     struct pgshare_op op = {
@@ -87,8 +119,11 @@ static enum pgs_verdict hand_out(struct pgs_call *call)
 
     if (call->result && !call->intent)
         return gather(call);
-    if (call->result)
+    if (call->result &&
+        (pgs_domain_flags(call->domain) & PGS_DOMAIN_UNSECURED ||
+         !reserve_has(call->host, 0)))
         return answer(call);
+    call->result = 0;
     return pgs_call_submit(call, &op, handed_out);
 }
 
@@ -97,7 +132,7 @@ static enum pgs_verdict pay(struct pgs_call *call)
     struct pgshare_host *host = call->host;
 
     call->result = 0;
-    if ((int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) > 0)
+    if (reserve_has(host, is_last(call) ? 0 : pgs_ledger_loan(host)))
         return hand_out(call);
     return pgs_pay(call, hand_out);
 }
