@@ -155,6 +155,29 @@ static void launch_recount(struct pgshare_host *host)
     pgs_call_launch(call);
 }
 
+/*
+ * What was written off, or handed out for breaks that were not told yet, is
+ * forgotten once the reserve has made up for it: else it would hide another
+ * shortage. The audit does the same, but nobody need ask for one.
+ */
+static void forget_agreed(struct pgshare_host *host)
+{
+    int64_t lost = atomic_load_explicit(&host->written_off,
+                                        memory_order_relaxed);
+    int64_t lent = atomic_load_explicit(&host->advanced, memory_order_relaxed);
+
+    if ((!lost && !lent) || !pgs_ledger_is_covered(host) ||
+        pgs_calls_busy(host))
+        return;
+    /* but not what has come meanwhile */
+    atomic_compare_exchange_strong_explicit(&host->written_off, &lost, 0,
+                                            memory_order_relaxed,
+                                            memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&host->advanced, &lent, 0,
+                                            memory_order_relaxed,
+                                            memory_order_relaxed);
+}
+
 /* Frames that neither the books nor the embedder want held. */
 static int64_t spare_frames(struct pgshare_host *host)
 {
@@ -181,6 +204,7 @@ void pgs_reserve_balance(struct pgshare_host *host)
     }
     if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1) || pgs_calls_busy(host))
         return;
+    forget_agreed(host);
     /* the reserve is read before what is owed, so that a call which comes and
      * goes in between makes the difference too small, never too large */
     spare = spare_frames(host);
