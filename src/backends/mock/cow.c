@@ -109,10 +109,9 @@ static bool break_mapping(struct pgshare_mock_domain *domain, uint64_t gfn,
             return false;
         }
         if (!zero)
-            memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
-                   PGSHARE_PAGE_SIZE);
+            pgs_mock_frame_copy(machine, frame, old);
         else if (!(frame & FRAME_FRESH))
-            memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
+            pgs_mock_frame_zero(machine, frame);
         if (!zero)
             pgs_mock_frame_unmap(machine, old, domain->removed);
         atomic_fetch_add_explicit(&machine->copies, 1, memory_order_relaxed);

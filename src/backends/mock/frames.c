@@ -324,7 +324,7 @@ uint32_t pgs_mock_zeroed_take(struct pgshare_mock_machine *machine)
     if (frame == FRAME_NONE)
         return frame;
     if (!(frame & FRAME_FRESH))
-        memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
+        pgs_mock_frame_zero(machine, frame);
     return frame & FRAME_NUMBER;
 }
 
@@ -347,7 +347,7 @@ void pgs_mock_zeroed_refill(struct pgshare_mock_machine *machine)
                               frames);
     for (uint32_t i = 0; i < got; i++)
         if (!(frames[i] & FRAME_FRESH))
-            memset(pgs_mock_bytes(machine, frames[i]), 0, PGSHARE_PAGE_SIZE);
+            pgs_mock_frame_zero(machine, frames[i]);
     pgs_mock_spin_lock(&pool->zeroed_lock);
     while (put < got && pool->zeroed_n < pool->zeroed_max)
         pool->zeroed[pool->zeroed_n++] = frames[put++] & FRAME_NUMBER;

@@ -121,7 +121,7 @@ static void fill_holes(struct pgshare_mock_domain *domain, uint64_t gfn,
         uint32_t entry = pgs_mock_lock(domain, gfn + i);
 
         if (!(frames[i] & FRAME_FRESH))
-            memset(pgs_mock_bytes(machine, frame), 0, PGSHARE_PAGE_SIZE);
+            pgs_mock_frame_zero(machine, frame);
         pgs_mock_touch(domain, gfn + i);
         pgs_mock_unlock(domain, gfn + i,
                         pgs_mock_entry(entry, KIND_PRIVATE, frame));

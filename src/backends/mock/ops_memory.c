@@ -15,8 +15,6 @@
 #include <xxhash.h>
 
 #define TAKE_TRIES 1000u
-/* The beginning of a page: by then the processor sends for the rest itself. */
-#define LINES_FETCHED 16u
 
 /* Where the platform resolves CoW, a comparison keeps a frame by a mapping of
  * its own (ops_share.c); a taker outwaits it. */
@@ -45,8 +43,7 @@ static uint32_t take_beside_orphans(struct pgs_mock_work *work, uint32_t old)
     if (!pgs_mock_free_take(machine, 1, &frame))
         return FRAME_NONE;
     frame &= FRAME_NUMBER;
-    memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
-           PGSHARE_PAGE_SIZE);
+    pgs_mock_frame_copy(machine, frame, old);
     pgs_mock_frame_unmap(machine, old, false);
     pgs_mock_frame_publish(
         machine, old, TYPE_ORPHAN,
@@ -95,8 +92,7 @@ static uint32_t unshare_page(struct pgs_mock_work *work, uint32_t i,
     frame &= FRAME_NUMBER;
     work->reserve--;
     if (!zero && flags & PGSHARE_OP_COPY)
-        memcpy(pgs_mock_bytes(machine, frame), pgs_mock_bytes(machine, old),
-               PGSHARE_PAGE_SIZE);
+        pgs_mock_frame_copy(machine, frame, old);
     if (!zero)
         pgs_mock_frame_unmap(machine, old, false);
     return pgs_mock_entry(entry, KIND_PRIVATE, frame);
@@ -118,13 +114,10 @@ static void fetch_source(const struct pgs_mock_work *work, uint64_t gfn)
 {
     uint32_t entry = atomic_load_explicit(&work->domain->p2m[gfn],
                                           memory_order_relaxed);
-    const unsigned char *bytes = pgs_mock_bytes(work->machine, entry);
 
-    if (!(work->op->flags & PGSHARE_OP_COPY) ||
-        pgs_mock_kind(entry) != KIND_SHARED)
-        return;
-    for (uint32_t line = 0; line < LINES_FETCHED; line++)
-        __builtin_prefetch(bytes + line * 64);
+    if (work->op->flags & PGSHARE_OP_COPY &&
+        pgs_mock_kind(entry) == KIND_SHARED)
+        pgs_mock_frame_fetch(work->machine, entry);
 }
 
 void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)

@@ -17,6 +17,11 @@
 
 #include <string.h>
 
+/* What is protected is compared next. The bytes of a few pages are sent for;
+ * more would leave the cache again, and long extents are read as fast as the
+ * memory goes anyway. */
+#define PAGES_FETCHED 4u
+
 static bool is_xen(const struct pgshare_mock_machine *machine)
 {
     return machine->options.flavour == PGSHARE_MOCK_XEN;
@@ -131,6 +136,9 @@ void pgs_mock_op_protect(struct pgs_mock_work *work, uint32_t first, uint32_t n)
     uint32_t end = first + n, i = first;
 
     fetch_entries(work, first, n);
+    for (uint32_t k = first; n <= PAGES_FETCHED && k < end; k++)
+        pgs_mock_frame_fetch(work->machine,
+                             pgs_mock_entry_at(domain, work->op->gfn + k));
     while (i < end) {
         uint64_t gfn = work->op->gfn + i;
         uint32_t stop = i + pgs_mock_lock_run(domain, gfn, end - i);
