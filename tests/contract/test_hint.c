@@ -351,6 +351,91 @@ START_TEST(what_is_no_stub_cannot_be_forked)
 }
 END_TEST
 
+/* A guest whose page 0 stays in flight until its answer is released. */
+static void open_in_flight(struct rig *rig, int machine, uint32_t max_calls)
+{
+    struct rig_options options = { .decorated = true,
+                                   .host = { .max_calls = max_calls,
+                                             .op_timeout_ns = 100 * SECOND } };
+    struct pgshare_fault_plan plan = { .size = sizeof(plan),
+                                       .mode = PGSHARE_INJECT_LATE,
+                                       .kinds = 1 << PGSHARE_OP_UNPROTECT,
+                                       .count = UINT64_MAX };
+    struct pgshare_call call = { .size = sizeof(call) };
+
+    rig_open_with(rig, machine, &options);
+    rig_guest(rig);
+    rig_mark(rig, 0, 0);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig->faults, &plan), 0);
+    ck_assert_int_eq(pgshare_fault_write(rig->host, rig_dom(rig, 0), 0, 0,
+                                         &call, NULL),
+                     PGSHARE_ERR_INPROGRESS);
+}
+
+/* The answer has come: now all of it becomes a stub. */
+static void freeze_at_last(struct rig *rig)
+{
+    pgshare_fault_backend_plan(rig->faults, NULL);
+    pgshare_fault_backend_release(rig->faults);
+    rig_settle(rig);
+    ck_assert_int_eq(rig_write(rig, 0, 0), 0); /* no stub so far */
+    rig_settle(rig);
+    ck_assert_int_eq(pgshare_domain_freeze(rig->host, rig_dom(rig, 0), NULL),
+                     0);
+    for (unsigned gfn = 0; gfn < GFNS; gfn++)
+        ck_assert(rig_is(rig, 0, gfn, PGSHARE_GFN_SHARED));
+}
+
+START_TEST(nothing_is_frozen_while_no_call_is_free)
+{
+    struct rig rig;
+
+    open_in_flight(&rig, _i, 1);
+    ck_assert_int_eq(pgshare_domain_freeze(rig.host, rig_dom(&rig, 0), NULL),
+                     PGSHARE_ERR_BUSY);
+    freeze_at_last(&rig);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_domain_with_pages_in_flight_is_not_frozen_yet)
+{
+    struct rig rig;
+
+    open_in_flight(&rig, _i, 0);
+    ck_assert_int_eq(pgshare_domain_freeze(rig.host, rig_dom(&rig, 0), NULL),
+                     PGSHARE_ERR_INPROGRESS);
+    freeze_at_last(&rig);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_suspended_domain_is_neither_frozen_nor_forked)
+{
+    struct pgshare_fork_info info = { .size = sizeof(info) };
+    struct rig rig;
+
+    rig_open(&rig, _i);
+    rig_guest(&rig);
+    rig_empty_guest(&rig);
+    ck_assert_int_eq(pgshare_domain_suspend(rig.host, rig_dom(&rig, 0)), 0);
+    ck_assert_int_eq(pgshare_domain_freeze(rig.host, rig_dom(&rig, 0), NULL),
+                     PGSHARE_ERR_SUSPENDED);
+    ck_assert_int_eq(pgshare_domain_resume(rig.host, rig_dom(&rig, 0)), 0);
+    ck_assert_int_eq(pgshare_domain_freeze(rig.host, rig_dom(&rig, 0), NULL),
+                     0);
+    for (unsigned g = 0; g < 2; g++) {
+        ck_assert_int_eq(pgshare_domain_suspend(rig.host, rig_dom(&rig, g)), 0);
+        ck_assert_int_eq(fork_it(&rig, 1, 0, &info), PGSHARE_ERR_SUSPENDED);
+        ck_assert_int_eq(pgshare_domain_resume(rig.host, rig_dom(&rig, g)), 0);
+    }
+    rig_expect(&rig, 1, 0, GFNS, HOLE);
+    ck_assert_int_eq(fork_it(&rig, 1, PGSHARE_FORK_UNSECURED, &info), 0);
+    ck_assert_uint_eq(info.shared, GFNS);
+    rig_close(&rig);
+}
+END_TEST
+
 static const struct contract_test tests[] = {
     { &pages_hinted_as_the_same_are_shared, CAN_SHARE },
     { &pages_read_from_the_same_block_are_shared, CAN_SHARE },
@@ -370,6 +455,10 @@ static const struct contract_test tests[] = {
     { &an_unsecured_fork_takes_no_memory_in_advance,
       CAN_SHARE | CAN_CLONE | CAN_PAY | CAN_EXHAUST },
     { &what_is_no_stub_cannot_be_forked, CAN_SHARE },
+    { &nothing_is_frozen_while_no_call_is_free, CAN_SHARE | CAN_INLINE },
+    { &a_domain_with_pages_in_flight_is_not_frozen_yet,
+      CAN_SHARE | CAN_INLINE },
+    { &a_suspended_domain_is_neither_frozen_nor_forked, CAN_SHARE | CAN_PAY },
 };
 
 static Suite *make(void)

@@ -528,8 +528,10 @@ void op_freeze(struct world *w, const struct record *r)
     error = pgshare_domain_freeze(w->host, g->dom, NULL);
     op_mine(w, NULL, 0, 0);
     world_say(w, "  %s", pgshare_error_name(error));
-    world_expect(w, error, ANY_CALL | E(STATE) | E(NOTSUP) | E(NOFRAME));
-    if (!error && (g->frozen || g->direct))
+    world_expect(w, error,
+                 ANY_CALL | E(STATE) | E(NOTSUP) | E(NOFRAME) |
+                     (g->suspended ? E(SUSPENDED) : 0));
+    if (!error && (g->frozen || g->direct || g->suspended))
         world_fail(w, "frozen, but could not be");
     if (error == PGSHARE_ERR_STATE && !g->frozen)
         world_fail(w, "no stub, but it says so");
@@ -622,10 +624,13 @@ void op_fork(struct world *w, const struct record *r)
     error = pgshare_fork(w->host, g->dom, child->dom, &options, NULL, &info);
     op_mine(w, NULL, 0, 0);
     world_say(w, "  %s", pgshare_error_name(error));
-    world_expect(w, error, ANY_CALL | E(NOFRAME) | E(NOTSUP) |
-                           (g->group ? 0 : E(GROUP)));
+    world_expect(w, error,
+                 ANY_CALL | E(NOFRAME) | E(NOTSUP) | (g->group ? 0 : E(GROUP)) |
+                     (g->suspended || child->suspended ? E(SUSPENDED) : 0));
     if (!error && !g->group)
         world_fail(w, "forked across trust groups");
+    if (!error && (g->suspended || child->suspended))
+        world_fail(w, "forked, but suspended");
     if (error)
         return;
     expect_copy(g, child, has, true);

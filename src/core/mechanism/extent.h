@@ -64,8 +64,9 @@ struct pgs_extent {
     uint32_t cursor;
     uint32_t first; /* the run that the current operation is about */
     uint32_t n;
-    uint32_t shared; /* pages that were shared by this */
-    uint32_t joined; /* more mappings that were moved with them */
+    uint32_t shared;     /* pages that were shared by this */
+    uint32_t joined;     /* more mappings that were moved with them */
+    uint32_t missed;     /* pages that somebody else had at the time */
     uint32_t new_frames; /* published and not counted yet */
     uint32_t new_mapped; /* mappings made and not counted yet: of frames, … */
     uint32_t new_zero;   /* … and of the zero frame */

@@ -73,6 +73,7 @@ static bool lock_page(struct pgs_extent *extent, struct pgs_side *side,
 
     if (!pgs_word_trylock(at, false, ret_word)) {
         pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);
+        extent->missed++;
         return false;
     }
     extent->page[i] |= source ? PGS_PAGE_SOURCE : PGS_PAGE_CLIENT;

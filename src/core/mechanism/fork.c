@@ -39,17 +39,20 @@ struct walk {
     uint64_t gfn;
     uint32_t n;
     enum kind kind;
+    bool in_flight; /* somebody else had a page: what becomes of it is open */
 };
 
-static enum kind kind_of(const struct walk *walk, uint64_t word,
-                         uint64_t child)
+static enum kind kind_of(struct walk *walk, uint64_t word, uint64_t child)
 {
     enum pgs_state state = pgs_word_state(word);
 
     if (state == PGS_HOLE || word & PGS_ATTR_VOLATILE)
         return SKIP;
-    if (!walk->child)
+    if (!walk->child) {
+        if (state == PGS_SHARED && word & PGS_BUSY)
+            walk->in_flight = true; /* it may be breaking */
         return state == PGS_SHARED || word & PGS_UNSHAREABLE ? SKIP : PUBLISH;
+    }
     if (pgs_word_state(child) != PGS_HOLE)
         return SKIP; /* done by an earlier call */
     if (state == PGS_SHARED && !(word & PGS_ATTR_NEVER))
@@ -87,7 +90,11 @@ static void free_extent(struct pgs_call *call)
     pgs_extent_free(call->host, call->extent);
 }
 
-/* Drives an extent of the share protocol; answers the first error. */
+/* No error of a page: all calls are taken. */
+#define NO_CALL 1
+
+/* Drives an extent of the share protocol; answers the first error, or NO_CALL.
+ */
 static int run_extent(struct walk *walk, struct pgs_extent *extent,
                       uint64_t *ret_shared)
 {
@@ -98,7 +105,7 @@ static int run_extent(struct walk *walk, struct pgs_extent *extent,
 
     if (!call) {
         pgs_extent_free(host, extent);
-        return PGSHARE_ERR_BUSY;
+        return NO_CALL;
     }
     call->kind = PGSHARE_OUTCOME_SHARE;
     call->timeout = walk->timeout;
@@ -107,6 +114,7 @@ static int run_extent(struct walk *walk, struct pgs_extent *extent,
         return PGSHARE_ERR_INPROGRESS;
     r = call->result;
     *ret_shared += extent->shared;
+    walk->in_flight |= extent->missed > 0;
     pgs_call_give(call);
     pgs_extent_free(host, extent);
     return r;
@@ -163,27 +171,45 @@ static int learn_of_breaks(struct pgs_domain *domain, uint64_t timeout)
 
 /* ---- freezing ---------------------------------------------------------- */
 
+/* A page that is held, declared, or whose mark is void will be copied. */
+static bool is_left(int r)
+{
+    return r == PGSHARE_ERR_BUSY || r == PGSHARE_ERR_NEVER_SHARE ||
+           r == PGSHARE_ERR_SOURCE_TICKET || r == PGSHARE_ERR_CLIENT_TICKET;
+}
+
+static int publish_run(struct walk *walk)
+{
+    struct pgs_extent *extent = make_extent(walk, PGS_EXTENT_SOURCE |
+                                                      PGS_EXTENT_MARK);
+    uint64_t ignored = 0;
+    int r;
+
+    if (!extent)
+        return PGSHARE_ERR_NOMEM;
+    r = run_extent(walk, extent, &ignored);
+    if (r == NO_CALL)
+        return PGSHARE_ERR_BUSY;
+    return is_left(r) ? 0 : r;
+}
+
 int pgs_freeze(struct pgs_domain *domain, uint64_t timeout)
 {
     struct walk walk = { .stub = domain, .timeout = timeout };
-    uint64_t ignored = 0;
-    int r = 0;
+    int r;
 
     if (domain->caps & PGSHARE_CAP_NO_REMAP)
         return PGSHARE_ERR_NOTSUP;
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_SUSPENDED)
+        return PGSHARE_ERR_SUSPENDED;
     if (atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_FROZEN,
                                  memory_order_acq_rel) & PGS_DOMAIN_FROZEN)
         return PGSHARE_ERR_STATE;
     r = learn_of_breaks(domain, timeout);
-    while (!r && next_run(&walk)) {
-        struct pgs_extent *extent =
-            make_extent(&walk, PGS_EXTENT_SOURCE | PGS_EXTENT_MARK);
-
-        r = extent ? run_extent(&walk, extent, &ignored) : PGSHARE_ERR_NOMEM;
-        if (r == PGSHARE_ERR_BUSY || r == PGSHARE_ERR_NEVER_SHARE ||
-            r == PGSHARE_ERR_SOURCE_TICKET || r == PGSHARE_ERR_CLIENT_TICKET)
-            r = 0; /* held, declared, or its mark is void: will be copied */
-    }
+    while (!r && next_run(&walk))
+        r = publish_run(&walk);
+    if (!r && walk.in_flight)
+        r = PGSHARE_ERR_INPROGRESS;
     if (r)
         atomic_fetch_and_explicit(&domain->flags, ~PGS_DOMAIN_FROZEN,
                                   memory_order_release);
@@ -319,7 +345,8 @@ static int map_run(struct walk *walk, uint32_t flags,
     extent->client.domain = walk->child;
     extent->client.gfn = walk->gfn;
     extent->client.page = pgs_page_of(walk->child, walk->gfn);
-    return run_extent(walk, extent, &info->shared);
+    r = run_extent(walk, extent, &info->shared);
+    return r == NO_CALL ? PGSHARE_ERR_BUSY : r;
 }
 
 static bool has_memory(struct pgs_domain *domain)
@@ -362,6 +389,9 @@ int pgs_fork(struct pgs_domain *stub, struct pgs_domain *child,
 
     if (!(pgs_domain_flags(stub) & PGS_DOMAIN_FROZEN))
         return PGSHARE_ERR_STATE;
+    if ((pgs_domain_flags(stub) | pgs_domain_flags(child)) &
+        PGS_DOMAIN_SUSPENDED)
+        return PGSHARE_ERR_SUSPENDED;
     if (stub->group != child->group)
         return PGSHARE_ERR_GROUP;
     if (child->gfns < stub->gfns)
