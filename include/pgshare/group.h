@@ -18,6 +18,10 @@ PGSHARE_BEGIN_DECLS
 /** The longest name of a group, without its NUL. */
 #define PGSHARE_GROUP_NAME_MAX 63u
 
+/** Groups with a name of one host at the most. A domain's own group does not
+ * count: there is room for one for each domain. */
+#define PGSHARE_GROUPS_MAX 65535u
+
 /**
  * Finds the group of that name, or makes it. A group lives as long as its
  * host; its fingerprints have a secret seed of their own.

@@ -6,6 +6,8 @@
 
 #include <pgshare/guest_ring.h>
 
+#include <stdio.h>
+
 #define is(call, error) ck_assert_int_eq(call, PGSHARE_ERR_##error)
 
 /* ---- domains and groups ------------------------------------------------ */
@@ -47,6 +49,7 @@ END_TEST
 
 START_TEST(groups_of_domains_that_left_are_used_again)
 {
+    struct pgshare_domain_info info = { .size = sizeof(info) };
     struct rig rig;
     uint64_t before;
 
@@ -55,10 +58,38 @@ START_TEST(groups_of_domains_that_left_are_used_again)
     before = pgs_test_tracker()->live_bytes;
     for (unsigned i = 0; i < 500; i++) {
         rig_join(&rig, 0, 0);
+        if (pgshare_domain_info(rig.host, rig_dom(&rig, 0), &info) ||
+            info.group > rig.group + 1)
+            ck_abort_msg("group %u", (unsigned)info.group);
         ck_assert_int_eq(rig_leave(&rig, 0), 0);
         rig_settle(&rig);
     }
     ck_assert_uint_le(pgs_test_tracker()->live_bytes, before + 200000);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(names_of_groups_run_out_but_not_the_domains_own_groups)
+{
+    struct rig rig;
+    uint64_t group, first = 0;
+    char name[16];
+
+    rig_open(&rig, _i); /* has a group of its own */
+    for (unsigned i = 1; i < PGSHARE_GROUPS_MAX; i++) {
+        snprintf(name, sizeof(name), "%u", i);
+        if (pgshare_group_open(rig.host, name, &group))
+            ck_abort_msg("group %u", i);
+        if (i == 1)
+            first = group;
+    }
+    is(pgshare_group_open(rig.host, "one more", &group), FULL);
+    ck_assert_int_eq(pgshare_group_open(rig.host, "1", &group), 0);
+    ck_assert_uint_eq(group, first);
+    rig_new_guest(&rig, 0, 0, true);
+    rig_join(&rig, 0, 0);
+    ck_assert_int_eq(rig_leave(&rig, 0), 0);
+    rig_join(&rig, 0, group);
     rig_close(&rig);
 }
 END_TEST
@@ -308,6 +339,7 @@ static const struct contract_test tests[] = {
     { &a_domain_is_not_added_twice, 0 },
     { &a_domain_of_no_or_too_many_pages_is_refused, 0 },
     { &groups_of_domains_that_left_are_used_again, CAN_INLINE },
+    { &names_of_groups_run_out_but_not_the_domains_own_groups, CAN_INLINE },
     { &marks_beyond_max_protected_are_refused, CAN_SHARE },
     { &calls_beyond_max_calls_are_busy_and_come_free_again,
       CAN_SHARE | CAN_INLINE },

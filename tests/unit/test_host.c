@@ -5,6 +5,8 @@
 #include "policy/policy.h"
 #include "unit/world.h"
 
+#include <stdlib.h>
+
 /* ---- declared in flight ------------------------------------------------ */
 
 /* A page to which something happens as soon as an operation has it. */
@@ -304,6 +306,94 @@ START_TEST(test_a_domain_that_the_backend_refuses_is_not_there)
 }
 END_TEST
 
+/* ---- many domains ------------------------------------------------------ */
+
+/* More than half of all slots. */
+#define MANY 33000u
+
+static int accept_domain(struct pgshare_backend *backend, uint64_t dom,
+                         const struct pgshare_domain_options *options,
+                         struct pgshare_domain_attach *ret_attach)
+{
+    return 0;
+}
+
+static void drop_domain(struct pgshare_backend *backend, void *cookie)
+{
+}
+
+/* Domains of no memory, that the machine knows nothing of. */
+struct crowd {
+    struct world w;
+    struct pgshare_backend_ops ops;
+    const struct pgshare_backend_ops *real;
+    uint64_t *dom;
+    unsigned n;
+};
+
+static void add_crowd(struct crowd *crowd, unsigned n)
+{
+    struct pgshare_domain_options options = { .size = sizeof(options),
+                                              .generation = 7,
+                                              .gfns = 4 };
+
+    world_open(&crowd->w, NULL);
+    crowd->real = crowd->w.host->backend->ops;
+    crowd->ops = *crowd->real;
+    crowd->ops.domain_add = accept_domain;
+    crowd->ops.domain_remove = drop_domain;
+    crowd->w.host->backend->ops = &crowd->ops;
+    crowd->dom = calloc(n, sizeof(*crowd->dom));
+    ck_assert_ptr_nonnull(crowd->dom);
+    for (crowd->n = 0; crowd->n < n; crowd->n++) {
+        options.domid = crowd->n;
+        if (pgshare_domain_add(crowd->w.host, &options, &crowd->dom[crowd->n]))
+            ck_abort_msg("domain %u", crowd->n);
+    }
+}
+
+static void remove_crowd(struct crowd *crowd)
+{
+    for (unsigned i = 0; i < crowd->n; i++)
+        if (pgshare_domain_remove(crowd->w.host, crowd->dom[i]))
+            ck_abort_msg("removing %u", i);
+    free(crowd->dom);
+    crowd->w.host->backend->ops = crowd->real;
+    world_close(&crowd->w);
+}
+
+START_TEST(test_each_of_many_domains_has_its_own_group_and_name)
+{
+    struct pgshare_domain_options options = {
+        .size = sizeof(options), .domid = 500, .generation = 7, .gfns = 4
+    };
+    struct pgshare_domain_info one = { .size = sizeof(one) };
+    struct pgshare_domain_info two = { .size = sizeof(two) };
+    struct crowd crowd;
+    uint64_t dom;
+
+    add_crowd(&crowd, MANY);
+    ck_assert_int_eq(pgshare_domain_info(crowd.w.host, crowd.dom[0], &one), 0);
+    ck_assert_int_eq(pgshare_domain_info(crowd.w.host, crowd.dom[MANY - 1],
+                                         &two),
+                     0);
+    ck_assert_uint_ne(one.group, two.group);
+    for (unsigned i = 0; i < MANY; i += 100) {
+        ck_assert_int_eq(pgshare_domain_find(crowd.w.host, i, 7, &dom), 0);
+        ck_assert_uint_eq(dom, crowd.dom[i]);
+    }
+    ck_assert_int_eq(pgshare_domain_add(crowd.w.host, &options, &dom),
+                     PGSHARE_ERR_EXISTS);
+    ck_assert_int_eq(pgshare_domain_remove(crowd.w.host, crowd.dom[500]), 0);
+    ck_assert_int_eq(pgshare_domain_find(crowd.w.host, 500, 7, &dom),
+                     PGSHARE_ERR_NODOMAIN);
+    ck_assert_int_eq(pgshare_domain_add(crowd.w.host, &options,
+                                        &crowd.dom[500]),
+                     0);
+    remove_crowd(&crowd);
+}
+END_TEST
+
 static int no_random(void *ctx, void *buf, size_t len)
 {
     return -1;
@@ -352,6 +442,7 @@ static Suite *make(void)
     Suite *suite = suite_create("host");
     TCase *flight = pgs_tcase(suite, "in flight");
     TCase *refusals = pgs_tcase(suite, "refusals");
+    TCase *many = pgs_tcase(suite, "many domains");
 
     tcase_add_test(flight, test_what_became_a_secret_is_not_marked);
     tcase_add_test(flight, test_what_was_written_meanwhile_is_not_marked);
@@ -364,6 +455,7 @@ static Suite *make(void)
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);
+    tcase_add_test(many, test_each_of_many_domains_has_its_own_group_and_name);
     tcase_add_test(refusals, test_a_platform_may_have_no_random_bytes);
     tcase_add_test(refusals, test_lineages_that_find_no_room_are_counted);
     return suite;

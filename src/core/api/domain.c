@@ -4,10 +4,8 @@
  */
 #include "api/visit.h"
 #include "mechanism/domain.h"
+#include "mechanism/group.h"
 #include "mechanism/page.h"
-
-#include <pgshare/domain.h>
-#include <pgshare/group.h>
 
 #include <string.h>
 #include <time.h>
@@ -124,6 +122,7 @@ int pgshare_domain_remove(struct pgshare_host *host, uint64_t dom)
 int pgshare_domain_find(struct pgshare_host *host, uint32_t domid,
                         uint64_t generation, uint64_t *ret_dom)
 {
+    struct pgs_domain *domain;
     struct pgs_visit visit;
     int r = pgs_visit_host(&visit, host);
 
@@ -133,15 +132,10 @@ int pgshare_domain_find(struct pgshare_host *host, uint32_t domid,
         return pgs_visit_end(&visit, PGSHARE_ERR_INVALID);
     r = PGSHARE_ERR_NODOMAIN;
     pgs_mutex_lock(&host->domains_lock);
-    for (uint32_t i = 1; r && i < host->slots_used; i++) {
-        struct pgs_domain *domain =
-            atomic_load_explicit(&host->slots[i], memory_order_seq_cst);
-
-        if (domain && domain->domid == domid &&
-            domain->generation == generation) {
-            *ret_dom = domain->handle;
-            r = 0;
-        }
+    domain = pgs_domain_named(host, domid, generation);
+    if (domain && pgs_domain_of(host, domain->handle)) {
+        *ret_dom = domain->handle;
+        r = 0;
     }
     pgs_mutex_unlock(&host->domains_lock);
     return pgs_visit_end(&visit, r);

@@ -114,11 +114,13 @@ static int init_tables(struct pgshare_host *host)
     host->slots = PGS_NEW_N(&host->heap, struct pgs_domain *_Atomic,
                             PGS_SLOTS);
     host->taken = PGS_NEW_N(&host->heap, uint8_t, PGS_SLOTS);
-    return host->slots && host->taken ? 0 : PGSHARE_ERR_NOMEM;
+    host->names = PGS_NEW_N(&host->heap, struct pgs_domain *, PGS_NAMES);
+    return host->slots && host->taken && host->names ? 0 : PGSHARE_ERR_NOMEM;
 }
 
 static void fini_tables(struct pgshare_host *host)
 {
+    PGS_FREE_N(&host->heap, host->names, PGS_NAMES);
     PGS_FREE_N(&host->heap, host->taken, PGS_SLOTS);
     PGS_FREE_N(&host->heap, host->slots, PGS_SLOTS);
     pgs_policy_fini(host);

@@ -2,6 +2,9 @@
 /*
  * The life of a domain.
  *
+ * Its name, (domid, generation), is taken from before the backend knows the
+ * domain until it is unlisted.
+ *
  * A removed domain is unlisted first: its slot is empty, so nobody new finds
  * it. Then those who are inside the library must have left (a grace period of
  * base/shard.h), and the calls that concern it must have ended; operations on
@@ -17,6 +20,7 @@
 #include "mechanism/domain.h"
 
 #include "mechanism/fault.h"
+#include "mechanism/group.h"
 #include "mechanism/hold.h"
 #include "mechanism/ledger.h"
 #include "mechanism/page.h"
@@ -28,66 +32,42 @@
 /* After an undo that failed, the next one comes so much later. */
 #define UNDO_PAUSE_NS UINT64_C(1000000)
 
-/* ---- groups ------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------- */
 
-static uint32_t find_group(struct pgshare_host *host, const char *name)
+static struct pgs_domain **bucket_of(struct pgshare_host *host, uint32_t domid,
+                                     uint64_t generation)
 {
-    for (uint32_t i = 1; i < host->n_groups; i++) {
-        struct pgs_group *group = &host->groups[i];
-
-        if (name ? !strcmp(group->name, name)
-                 : !group->name[0] && !group->domains)
-            return i;
-    }
-    return 0;
+    return &host->names[pgs_mix(pgs_mix(generation) ^ domid) % PGS_NAMES];
 }
 
-static int grow_groups(struct pgshare_host *host)
+struct pgs_domain *pgs_domain_named(struct pgshare_host *host, uint32_t domid,
+                                    uint64_t generation)
 {
-    uint32_t max = host->max_groups ? 2 * host->max_groups : 16;
-    struct pgs_group *groups;
+    struct pgs_domain *domain = *bucket_of(host, domid, generation);
 
-    if (host->n_groups < host->max_groups)
-        return 0;
-    if (host->max_groups > PGS_GROUPS_MAX / 2)
-        return PGSHARE_ERR_FULL;
-    groups = PGS_NEW_N(&host->heap, struct pgs_group, max);
-    if (!groups)
-        return PGSHARE_ERR_NOMEM;
-    if (host->n_groups)
-        memcpy(groups, host->groups, host->n_groups * sizeof(*groups));
-    else
-        host->n_groups = 1;
-    PGS_FREE_N(&host->heap, host->groups, host->max_groups);
-    host->groups = groups;
-    host->max_groups = max;
-    return 0;
+    while (domain &&
+           (domain->domid != domid || domain->generation != generation))
+        domain = domain->next_named;
+    return domain;
 }
 
-int pgs_group_open(struct pgshare_host *host, const char *name,
-                   uint32_t *ret_group)
+static void enter_name(struct pgs_domain *domain)
 {
-    uint32_t index = find_group(host, name);
-    struct pgs_group *group;
-    int r;
+    struct pgs_domain **bucket = bucket_of(domain->host, domain->domid,
+                                           domain->generation);
 
-    if (!index) {
-        r = grow_groups(host);
-        if (r)
-            return r;
-        index = host->n_groups++;
-    } else if (name) {
-        *ret_group = index;
-        return 0;
-    }
-    /* an own group that is used again gets another secret */
-    group = &host->groups[index];
-    group->seed = pgs_mix(pgs_secret(&host->platform) ^ index);
-    group->zero = pgs_fingerprint_zero(group->seed);
-    if (name)
-        memcpy(group->name, name, strlen(name) + 1);
-    *ret_group = index;
-    return 0;
+    domain->next_named = *bucket;
+    *bucket = domain;
+}
+
+static void forget_name(struct pgs_domain *domain)
+{
+    struct pgs_domain **link = bucket_of(domain->host, domain->domid,
+                                         domain->generation);
+
+    while (*link != domain)
+        link = &(*link)->next_named;
+    *link = domain->next_named;
 }
 
 /* ---- making ------------------------------------------------------------ */
@@ -140,27 +120,12 @@ no_lock:
     return NULL;
 }
 
-static bool is_known(struct pgshare_host *host,
-                     const struct pgshare_domain_options *o)
-{
-    for (uint32_t i = 1; i < host->slots_used; i++) {
-        struct pgs_domain *domain =
-            atomic_load_explicit(&host->slots[i], memory_order_relaxed);
-
-        if (domain && domain->domid == o->domid &&
-            domain->generation == o->generation)
-            return true;
-    }
-    return false;
-}
-
 /* A slot that nobody uses; the dying keep theirs until they are buried. */
 static uint32_t find_slot(struct pgshare_host *host)
 {
-    for (uint32_t i = 1; i < PGS_SLOTS; i++)
-        if (i >= host->slots_used || !host->taken[i])
-            return i;
-    return 0;
+    const uint8_t *free = memchr(host->taken + 1, 0, PGS_SLOTS - 1);
+
+    return free ? (uint32_t)(free - host->taken) : 0;
 }
 
 /* domains_lock held: gives the domain its group, slot and handle. */
@@ -170,10 +135,9 @@ static int list_domain(struct pgs_domain *domain,
     struct pgshare_host *host = domain->host;
     int r;
 
-    if (is_known(host, o))
+    if (pgs_domain_named(host, o->domid, o->generation))
         return PGSHARE_ERR_EXISTS;
-    if (o->group && (o->group >= host->n_groups ||
-                     !host->groups[o->group].name[0]))
+    if (o->group && !pgs_group_is_named(host, o->group))
         return PGSHARE_ERR_GROUP;
     domain->slot = find_slot(host);
     if (!domain->slot)
@@ -189,6 +153,7 @@ static int list_domain(struct pgs_domain *domain,
     if (domain->slot >= host->slots_used)
         host->slots_used = domain->slot + 1;
     domain->handle = ++host->serial * PGS_SLOTS + domain->slot;
+    enter_name(domain);
     host->n_domains++;
     return 0;
 }
@@ -198,7 +163,7 @@ static void delist_domain(struct pgs_domain *domain)
     struct pgshare_host *host = domain->host;
 
     pgs_mutex_lock(&host->domains_lock);
-    host->groups[domain->group].domains--;
+    pgs_group_leave(host, domain->group);
     host->taken[domain->slot] = 0;
     host->n_domains--;
     pgs_mutex_unlock(&host->domains_lock);
@@ -225,6 +190,9 @@ int pgs_domain_new(struct pgshare_host *host,
     r = host->backend->ops->domain_add(host->backend, domain->handle, options,
                                        &attach);
     if (r) {
+        pgs_mutex_lock(&host->domains_lock);
+        forget_name(domain);
+        pgs_mutex_unlock(&host->domains_lock);
         delist_domain(domain);
         free_domain(domain);
         return r < 0 ? r : PGSHARE_ERR_BACKEND;
@@ -338,6 +306,7 @@ bool pgs_domain_unlist(struct pgs_domain *domain)
     if (ours) {
         atomic_store_explicit(&host->slots[domain->slot], NULL,
                               memory_order_seq_cst); /* see base/shard.c */
+        forget_name(domain);
         atomic_fetch_or_explicit(&domain->flags, PGS_DOMAIN_DYING,
                                  memory_order_release);
         domain->next_dying = host->dying;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The life of domains and trust groups.
+ * The life of domains.
  */
 #ifndef PGS_MECHANISM_DOMAIN_H
 #define PGS_MECHANISM_DOMAIN_H
@@ -9,10 +9,10 @@
 
 #include <pgshare/domain.h>
 
-/* Finds or makes the group of that name; `name` NULL: a new one of its own for
- * one domain. domains_lock held. _NOMEM, _FULL. */
-int pgs_group_open(struct pgshare_host *host, const char *name,
-                   uint32_t *ret_group);
+/* domains_lock held. The domain of that name, which may be one that is only
+ * being added; NULL: none. */
+struct pgs_domain *pgs_domain_named(struct pgshare_host *host, uint32_t domid,
+                                    uint64_t generation);
 
 /* Makes a domain and enters it: it can be found when this returns. */
 int pgs_domain_new(struct pgshare_host *host,

@@ -36,14 +36,17 @@ struct pgs_policy;
 struct pgshare_guest_ring;
 
 #define PGS_SLOTS 65536u
-#define PGS_GROUPS_MAX 65535u
+#define PGS_NAMES 8192u    /* buckets */
+#define PGS_GROUPS 131072u /* none, the named, one more for each domain */
+#define PGS_GROUP_BUCKETS 256u
 
 /* A trust group. Group 0 of the table is none. */
 struct pgs_group {
-    char name[64];     /* empty: a domain's own */
-    uint64_t seed;     /* of fingerprints, secret */
-    uint64_t zero;     /* fingerprint of a page of zeroes */
-    uint32_t domains;  /* that are in it; own groups are reused at 0 */
+    char name[64];    /* empty: a domain's own */
+    uint64_t seed;    /* of fingerprints, secret */
+    uint64_t zero;    /* fingerprint of a page of zeroes */
+    uint32_t domains; /* that are in it; own groups are reused at 0 */
+    uint32_t next;    /* named: of its bucket; ended: of the spare ones */
 };
 
 enum pgs_domain_flag {
@@ -97,6 +100,7 @@ struct pgs_domain {
     uint64_t secures;           /* claims of others that its FIFO secures */
     uint64_t repaid;
     struct pgs_domain *service;
+    uint32_t n_served;          /* domains whose service it is; domains_lock */
     struct pgshare_guest_ring *ring;
     uint32_t ring_request_tail; /* our own copies of what we produce */
     uint32_t ring_answer_head;
@@ -104,7 +108,8 @@ struct pgs_domain {
     uint32_t ring_turn;         /* moves with attach and detach */
     bool ring_serving;          /* a thread is between request and answer */
 
-    uint64_t fork_of;           /* the stub that it is being built from */
+    uint64_t fork_of; /* the stub that it is being built from */
+    struct pgs_domain *next_named;
     struct pgs_domain *next_dying;
     struct pgs_tally tally[PGS_TALLIES];
 };
@@ -132,6 +137,7 @@ struct pgshare_host {
     uint8_t *taken;                    /* [PGS_SLOTS]: by a domain, listed or
                                         * dying */
     _Atomic uint32_t slots_used;       /* slots[slots_used …] never used */
+    struct pgs_domain **names;         /* [PGS_NAMES] by next_named */
     struct pgs_domain *dying;
     uint32_t n_domains;
     uint64_t serial;                   /* of the last handle */
@@ -139,6 +145,9 @@ struct pgshare_host {
     struct pgs_group *groups;          /* [n_groups] */
     uint32_t n_groups;
     uint32_t max_groups;
+    uint32_t n_named;
+    uint32_t spare_groups; /* groups that have ended, by `next` */
+    uint32_t named_groups[PGS_GROUP_BUCKETS];
 
     struct pgs_frames frames;
     struct pgs_marks marks;

@@ -262,6 +262,16 @@ void pgs_bonus_book(struct pgs_domain *domain, int64_t count, bool charged)
 
 /* ---- service accounts, and the end ------------------------------------- */
 
+/* domains_lock and the domain's own held. */
+static void be_served_by(struct pgs_domain *domain, struct pgs_domain *service)
+{
+    if (domain->service)
+        domain->service->n_served--;
+    if (service)
+        service->n_served++;
+    domain->service = service;
+}
+
 /* domains_lock held. A domain that this one serves, those in a slot after
  * `slot` first; NULL: there are no more. */
 static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
@@ -269,6 +279,8 @@ static struct pgs_domain *served_by(struct pgs_domain *domain, uint32_t *slot)
     struct pgshare_host *host = domain->host;
     struct pgs_domain *other;
 
+    if (!domain->n_served)
+        return NULL;
     while (++*slot < host->slots_used) {
         other = atomic_load_explicit(&host->slots[*slot], memory_order_seq_cst);
         if (other && other->service == domain)
@@ -332,7 +344,7 @@ static int serve_itself(struct pgs_domain *domain)
     if (domain->fifo.used < domain->claimed + domain->secures)
         r = PGSHARE_ERR_OWED;
     else
-        domain->service = NULL;
+        be_served_by(domain, NULL);
     pgs_mutex_unlock(&domain->lock);
     return r;
 }
@@ -358,7 +370,7 @@ int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service)
     if (r)
         goto out;
     pgs_mutex_lock(&domain->lock);
-    domain->service = service;
+    be_served_by(domain, service);
     pgs_mutex_unlock(&domain->lock);
     unsecure(before, domain->claimed);
 out:
@@ -375,7 +387,7 @@ static uint64_t end_claims(struct pgs_domain *domain)
     claimed = domain->claimed;
     domain->claimed = 0;
     domain->charged = 0;
-    domain->service = NULL;
+    be_served_by(domain, NULL);
     pgs_mutex_unlock(&domain->lock);
     pgs_count(&domain->host->shards, PGS_LEVEL_CLAIMED, 0 - claimed);
     return claimed;
