@@ -134,8 +134,12 @@ struct pgshare_host_options {
  */
 struct pgshare_budget {
     size_t size;
-    uint64_t time_ns; /**< [1 ms] */
-    uint64_t pages;   /**< pages to be looked at or shared [4096] */
+    /** What others wait for comes first, then each of hints and the pass may do
+     * one step, even if the time is over [1 ms]. */
+    uint64_t time_ns;
+    /** Pages to be looked at or shared; the last step may exceed it by an extent
+     * [4096]. */
+    uint64_t pages;
 };
 
 /**

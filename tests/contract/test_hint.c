@@ -351,6 +351,45 @@ START_TEST(what_is_no_stub_cannot_be_forked)
 }
 END_TEST
 
+/* Runs that are over before they have begun. */
+static void run_shortly(struct rig *rig)
+{
+    struct pgshare_budget budget = { .size = sizeof(budget),
+                                     .time_ns = 1,
+                                     .pages = 1 };
+    struct pgshare_progress progress = { .size = sizeof(progress), .more = 1 };
+
+    for (unsigned i = 0; i < 2000 && progress.more; i++)
+        ck_assert_int_eq(pgshare_host_run(rig->host, &budget, &progress), 0);
+    rig->ops->quiesce(rig->state, rig->host);
+    for (unsigned i = 0; i < 8; i++)
+        ck_assert(rig_together(rig, 0, 4 + i, 1, 9 + i));
+}
+
+START_TEST(the_smallest_budget_takes_hints)
+{
+    struct rig rig;
+
+    open_equal(&rig, _i, 8);
+    ck_assert_int_eq(pgshare_hint_same(rig.host, rig_dom(&rig, 0), 4,
+                                       rig_dom(&rig, 1), 9, 8),
+                     0);
+    run_shortly(&rig);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(the_smallest_budget_makes_a_pass)
+{
+    struct rig rig;
+
+    open_equal(&rig, _i, 8);
+    ck_assert_int_eq(pgshare_host_pass(rig.host, 0), 0);
+    run_shortly(&rig);
+    rig_close(&rig);
+}
+END_TEST
+
 /* A guest whose page 0 stays in flight until its answer is released. */
 static void open_in_flight(struct rig *rig, int machine, uint32_t max_calls)
 {
@@ -455,6 +494,9 @@ static const struct contract_test tests[] = {
     { &an_unsecured_fork_takes_no_memory_in_advance,
       CAN_SHARE | CAN_CLONE | CAN_PAY | CAN_EXHAUST },
     { &what_is_no_stub_cannot_be_forked, CAN_SHARE },
+    { &the_smallest_budget_takes_hints, CAN_SHARE | CAN_INLINE },
+    { &the_smallest_budget_makes_a_pass,
+      CAN_SHARE | CAN_INLINE | CAN_FINGERPRINT },
     { &nothing_is_frozen_while_no_call_is_free, CAN_SHARE | CAN_INLINE },
     { &a_domain_with_pages_in_flight_is_not_frozen_yet,
       CAN_SHARE | CAN_INLINE },

@@ -5,6 +5,8 @@
 #include "policy/policy.h"
 #include "unit/world.h"
 
+#include <pgshare/guest_ring.h>
+
 #include <stdlib.h>
 
 /* ---- declared in flight ------------------------------------------------ */
@@ -394,6 +396,45 @@ START_TEST(test_each_of_many_domains_has_its_own_group_and_name)
 }
 END_TEST
 
+/* However many they are, none waits for the others to be looked after. */
+START_TEST(test_many_domains_have_their_turns_and_hints_theirs)
+{
+    static _Alignas(PGSHARE_PAGE_SIZE) unsigned char page[PGSHARE_PAGE_SIZE];
+    struct pgshare_guest_ring *ring = (void *)page;
+    struct pgshare_guest_ring_answer answer;
+    struct pgshare_budget budget = { .size = sizeof(budget), .time_ns = 1 };
+    struct pgshare_progress progress = { .size = sizeof(progress) };
+    struct crowd crowd;
+    struct pgshare_host *host;
+    unsigned runs = 0;
+
+    add_crowd(&crowd, 3000);
+    host = crowd.w.host;
+    world_settle(&crowd.w);
+    pgshare_guest_ring_init(ring);
+    for (unsigned i = 0; i < 3000; i += 2999) {
+        memset(page, 0, sizeof(page));
+        pgshare_guest_ring_init(ring);
+        ck_assert_int_eq(pgshare_ring_attach(host, crowd.dom[i], ring,
+                                             sizeof(page)),
+                         0);
+        ck_assert(
+            pgshare_guest_ring_put(ring, PGSHARE_GUEST_RING_FREE, 0, 1, 1));
+        ck_assert_int_eq(pgshare_hint_same(host, crowd.w.dom[0], 5 + i % 2,
+                                           crowd.w.dom[1], 5 + i % 2, 1),
+                         0);
+        ck_assert_int_eq(pgshare_host_run(host, &budget, &progress), 0);
+        ck_assert_uint_eq(progress.hints, 1);
+        for (runs = 0; runs < 10 && progress.more; runs++)
+            ck_assert_int_eq(pgshare_host_run(host, &budget, &progress), 0);
+        ck_assert_uint_eq(progress.more, 0);
+        ck_assert(pgshare_guest_ring_take(ring, &answer));
+        ck_assert_int_eq(pgshare_ring_detach(host, crowd.dom[i]), 0);
+    }
+    remove_crowd(&crowd);
+}
+END_TEST
+
 static int no_random(void *ctx, void *buf, size_t len)
 {
     return -1;
@@ -456,6 +497,7 @@ static Suite *make(void)
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);
     tcase_add_test(many, test_each_of_many_domains_has_its_own_group_and_name);
+    tcase_add_test(many, test_many_domains_have_their_turns_and_hints_theirs);
     tcase_add_test(refusals, test_a_platform_may_have_no_random_bytes);
     tcase_add_test(refusals, test_lineages_that_find_no_room_are_counted);
     return suite;

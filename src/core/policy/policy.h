@@ -46,6 +46,7 @@ struct pgs_pass {
 struct pgs_budget {
     uint64_t deadline; /* on the clock */
     uint64_t pages;
+    bool step; /* one step is due, whatever the clock says */
 };
 
 struct pgs_policy {
@@ -61,6 +62,10 @@ struct pgs_policy {
     uint32_t n_lineages;
     struct pgs_pass pass;
     _Atomic uint64_t pass_wanted;    /* a handle, UINT64_MAX: all, 0: none */
+    uint32_t turn;                   /* slot to be looked after next, 0: none */
+    bool turn_harvests;              /* this round of turns does */
+    bool turn_left;                  /* it found work that it had to leave */
+    bool turn_again;                 /* work arrived since it began */
     uint64_t next_harvest;           /* on the clock */
     _Atomic uint32_t harvest_wanted; /* 1: at once */
     uint32_t jobs;                   /* candidates under way */
@@ -123,9 +128,13 @@ bool pgs_pass_run(struct pgshare_host *host, struct pgs_budget *budget);
 int pgs_demand(void *host, uint64_t dom, uint64_t gfn, uint64_t cookie);
 
 static inline bool pgs_budget_left(struct pgshare_host *host,
-                                   const struct pgs_budget *budget)
+                                   struct pgs_budget *budget)
 {
-    return budget->pages && pgs_now(&host->platform) < budget->deadline;
+    bool step = budget->step;
+
+    budget->step = false;
+    return budget->pages &&
+           (step || pgs_now(&host->platform) < budget->deadline);
 }
 
 #endif

@@ -5,7 +5,9 @@
  * First what others wait for (answers of the backend, faults, demands, the
  * end of domains), then what keeps the books (harvest, releases, rings,
  * declarations, the reserve), then what gains memory: hints before the pass.
- * It goes round until nothing moves, or the budget is used up.
+ * It goes round until nothing moves, or the budget is used up. Domains are
+ * looked after by turns, so that many of them do not use up each run's time;
+ * and hints and the pass may do one step in each run, however short it is.
  */
 #include "policy/policy.h"
 
@@ -16,6 +18,8 @@
 #include "mechanism/share.h"
 
 #define UNDO_BATCH 64
+/* Slots that are looked after before others have their turn. */
+#define TURNS 1024u
 /* Breaks are learned of so late at the most, while the runner runs. */
 #define HARVEST_NS UINT64_C(10000000)
 
@@ -122,25 +126,40 @@ static bool look_after(struct pgs_domain *domain, bool harvest)
     return pgs_domain_undo(domain, UNDO_BATCH);
 }
 
-/* True: declarations are left to be carried out. */
-static bool look_after_all(struct pgshare_host *host)
+static void begin_turns(struct pgshare_host *host)
 {
+    struct pgs_policy *policy = host->policy;
     uint64_t now = pgs_now(&host->platform);
-    bool harvest = atomic_exchange_explicit(&host->policy->harvest_wanted, 0,
-                                            memory_order_relaxed) ||
-                   now >= host->policy->next_harvest;
-    bool left = false;
 
-    if (harvest)
-        host->policy->next_harvest = now + HARVEST_NS;
-    for (uint32_t slot = 1; slot < host->slots_used; slot++) {
+    policy->turn = 1;
+    policy->turn_left = policy->turn_again = false;
+    policy->turn_harvests = atomic_exchange_explicit(&policy->harvest_wanted, 0,
+                                                     memory_order_relaxed) ||
+                            now >= policy->next_harvest;
+    if (policy->turn_harvests)
+        policy->next_harvest = now + HARVEST_NS;
+}
+
+/* Goes on with the round of turns. True: it is not at its end, declarations
+ * are left to be carried out, or another round is due. */
+static bool look_after_some(struct pgshare_host *host)
+{
+    struct pgs_policy *policy = host->policy;
+
+    if (!policy->turn)
+        begin_turns(host);
+    for (uint32_t n = 0; n < TURNS && policy->turn < host->slots_used; n++) {
         struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_seq_cst);
+            &host->slots[policy->turn++], memory_order_seq_cst);
 
         if (domain)
-            left |= look_after(domain, harvest);
+            policy->turn_left |= look_after(domain, policy->turn_harvests);
     }
-    return left;
+    if (policy->turn < host->slots_used)
+        return true;
+    policy->turn = 0;
+    return policy->turn_left || policy->turn_again ||
+           atomic_load_explicit(&policy->harvest_wanted, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------------ */
@@ -162,27 +181,31 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
 {
     struct pgs_policy *policy = host->policy;
     uint64_t broken = pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN);
-    bool hints, pass, undo;
+    bool hints, pass, left;
     uint32_t ended;
 
     policy->progress = (struct pgshare_progress){ .size = sizeof(*ret) };
-    atomic_store_explicit(&host->work, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&host->work, 0, memory_order_relaxed))
+        policy->turn_again = true; /* in a slot that had its turn, perhaps */
     do {
         uint64_t before = budget->pages;
 
         ended = go_on(host);
         bury_the_dying(host);
-        undo = look_after_all(host);
+        left = look_after_some(host);
         ended += pgs_release_all(host);
         pgs_reserve_balance(host);
+        budget->step = true; /* the books may have used up the time */
         hints = pgs_hints_run(host, budget);
+        budget->step = true;
         pass = pgs_pass_run(host, budget);
+        budget->step = false;
         ended += before != budget->pages;
     } while (ended && pgs_budget_left(host, budget));
     policy->progress.broken =
         pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN) - broken;
     policy->progress.more =
-        hints || pass || undo || ended ||
+        hints || pass || left || ended ||
         atomic_load_explicit(&host->n_doomed, memory_order_relaxed) ||
         atomic_load_explicit(&host->work, memory_order_relaxed);
     *ret = policy->progress;
