@@ -359,6 +359,52 @@ START_TEST(unknown_flags_and_intents_are_refused)
 }
 END_TEST
 
+static void *never_alloc(void *ctx, size_t bytes, size_t align, uint32_t flags)
+{
+    return NULL;
+}
+
+static void never_free(void *ctx, void *ptr, size_t bytes)
+{
+}
+
+START_TEST(an_allocator_without_its_functions_is_refused)
+{
+    static const struct {
+        struct pgshare_allocator allocator;
+        int error;
+    } bad[] = {
+        { { .size = 8, .alloc = never_alloc, .free = never_free },
+          PGSHARE_ERR_ABI },
+        { { .alloc = never_alloc, .free = never_free }, PGSHARE_ERR_ABI },
+        { { .size = sizeof(struct pgshare_allocator), .free = never_free },
+          PGSHARE_ERR_INVALID },
+        { { .size = sizeof(struct pgshare_allocator), .alloc = never_alloc },
+          PGSHARE_ERR_INVALID },
+        { { .size = sizeof(struct pgshare_allocator),
+            .alloc = never_alloc,
+            .free = never_free },
+          PGSHARE_ERR_NOMEM },
+    };
+    struct pgshare_host *none = NULL;
+    struct rig rig;
+
+    rig_open(&rig, _i);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct pgshare_host_options options = {
+            .size = sizeof(options),
+            .allocator = &bad[i].allocator,
+        };
+
+        ck_assert_int_eq(pgshare_host_new(rig.ops->backend(rig.state), &options,
+                                          &none),
+                         bad[i].error);
+        ck_assert_ptr_null(none);
+    }
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- sizes ------------------------------------------------------------- */
 
 /* Each call with a struct that says it is as big as `size`. */
@@ -477,6 +523,7 @@ static const struct contract_test tests[] = {
       CAN_SHARE | CAN_INLINE },
     { &missing_arguments_are_refused, CAN_SHARE | CAN_INLINE },
     { &unknown_flags_and_intents_are_refused, CAN_SHARE | CAN_INLINE },
+    { &an_allocator_without_its_functions_is_refused, CAN_SHARE | CAN_INLINE },
     { &structs_of_impossible_sizes_are_refused, CAN_SHARE | CAN_INLINE },
     { &structs_of_later_versions_must_have_a_tail_of_zeroes,
       CAN_SHARE | CAN_INLINE },

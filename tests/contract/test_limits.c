@@ -205,7 +205,7 @@ START_TEST(a_host_with_impossible_limits_is_refused)
 {
     static const struct pgshare_host_options bad[] = {
         { .max_calls = 32769 },
-        { .max_hints = UINT32_MAX },
+        { .max_hints = (1u << 24) + 1 },
         { .reserved = 1 },
         { .flags = 1u << 31 },
     };
@@ -222,6 +222,9 @@ START_TEST(a_host_with_impossible_limits_is_refused)
 
         is(rig_try_open(&rig, _i, &options), NOFRAME);
         ck_assert_uint_eq(rig.ops->free_frames(rig.state), FRAMES);
+        rig_drop(&rig);
+        options.host.reserve_min = UINT64_MAX;
+        is(rig_try_open(&rig, _i, &options), NOFRAME);
         rig_drop(&rig);
     }
 }

@@ -60,6 +60,17 @@ static int read_options(struct pgshare_host_options *options,
     return 0;
 }
 
+/* Has it what the library will call? */
+static int check_allocator(const struct pgshare_allocator *given)
+{
+    struct pgshare_allocator ours;
+    int r = given ? pgs_abi_in(&ours, sizeof(ours), sizeof(ours), given) : 0;
+
+    if (!r && given && (!ours.alloc || !ours.free))
+        r = PGSHARE_ERR_INVALID;
+    return r;
+}
+
 /* Does the backend keep the contract, as far as can be seen? */
 static bool has_operations(const struct pgshare_backend_ops *ops)
 {
@@ -169,6 +180,8 @@ static int fill_reserve(struct pgshare_host *host)
                           memory_order_relaxed);
     if (!host->options.reserve_min)
         return 0;
+    if (host->options.reserve_min > INT64_MAX)
+        return PGSHARE_ERR_NOFRAME;
     return pgs_reserve_exchange(host, (int64_t)host->options.reserve_min,
                                 host->options.timeout_ns, &got);
 }
@@ -211,6 +224,8 @@ int pgshare_host_new(struct pgshare_backend *backend,
     if (!backend || !ret_host)
         return PGSHARE_ERR_INVALID;
     r = read_options(&options, given);
+    if (!r)
+        r = check_allocator(options.allocator);
     if (r)
         return r;
     if (!has_operations(backend->ops))
