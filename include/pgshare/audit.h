@@ -85,7 +85,8 @@ pgshare_host_audit(struct pgshare_host *host,
                    const struct pgshare_audit_options *options,
                    struct pgshare_audit *ret_audit);
 
-/** "rmap", "cover", … : a static string, NULL for what is none. @since 0.1 */
+/** @return "rmap", "cover", … : a static string, NULL for what is none.
+ * @since 0.1 */
 PGSHARE_EXPORT const char *pgshare_invariant_name(uint32_t invariant);
 
 PGSHARE_END_DECLS

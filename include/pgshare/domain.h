@@ -108,7 +108,7 @@ PGSHARE_EXPORT int pgshare_domain_ram_add(struct pgshare_host *host,
  * balloon inflates). Shared pages are given up without a copy, marks and
  * volatile pages are forgotten; the GFNs become holes.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_BUSY
- * (a page is held), ::PGSHARE_ERR_OWED (a volatile page secures a claim),
+ * (a page is held, or `max_calls` calls are waiting), ::PGSHARE_ERR_OWED (a volatile page secures a claim),
  * ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_ram_remove(struct pgshare_host *host,
@@ -135,7 +135,8 @@ struct pgshare_unshare_progress {
  * @param[out] ret_progress set on success and with ::PGSHARE_ERR_NOFRAME
  * @return 0 (call again while `next` is not the end), ::PGSHARE_ERR_NODOMAIN,
  * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (a page
- * is in flight; call again), ::PGSHARE_ERR_FORKED. @since 0.1
+ * is in flight; call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are
+ * waiting), ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int
 pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,

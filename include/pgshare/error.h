@@ -3,7 +3,10 @@
  * @file
  * @brief The errors, each of which a caller can act upon.
  *
- * Functions return 0 or one of these negative values. They fit an `int8_t`,
+ * Functions return 0 or one of these negative values. Each function's comment
+ * lists those to expect, but for two that any of them may answer:
+ * ::PGSHARE_ERR_INVALID when it is called wrongly, and ::PGSHARE_ERR_ABI when
+ * it is given a struct. Values fit an `int8_t`,
  * the type of per-element results. No function aborts, exits or prints.
  */
 #ifndef PGSHARE_ERROR_H

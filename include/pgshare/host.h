@@ -115,7 +115,8 @@ struct pgshare_host_options {
     uint64_t reserve_keep;
     /** Pages that may stay protected while no partner is known [65536]. */
     uint64_t max_protected;
-    /** Entries of the hint queue, rounded up to a power of two [8192]. */
+    /** Entries of the hint queue, rounded up to a power of two, at most 2^24
+     * [8192]. */
     uint32_t max_hints;
     /** Entries of the block map and of the file map, each [262144]. */
     uint32_t max_map_entries;

@@ -103,7 +103,8 @@ PGSHARE_EXPORT int pgshare_service_set(struct pgshare_host *host, uint64_t dom,
  * @param[out] ret_frames NULL, or what the reserve holds now
  * @return 0, ::PGSHARE_ERR_NOFRAME (the machine has fewer; what could be had
  * is held), ::PGSHARE_ERR_OWED (claims need more), ::PGSHARE_ERR_INPROGRESS,
- * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting), ::PGSHARE_ERR_NOTSUP,
+ * ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_reserve_set(struct pgshare_host *host,
                                        uint64_t frames, uint64_t *ret_frames);

@@ -178,7 +178,7 @@ pgshare_mock_machine_new(const struct pgshare_mock_options *options,
 PGSHARE_EXPORT struct pgshare_mock_machine *
 pgshare_mock_machine_free(struct pgshare_mock_machine *machine);
 
-/** The backend, for pgshare_host_new(); lives as long as the machine.
+/** @return the backend, for pgshare_host_new(); lives as long as the machine.
  * @since 0.1 */
 PGSHARE_EXPORT struct pgshare_backend *
 pgshare_mock_backend(struct pgshare_mock_machine *machine);
@@ -206,8 +206,8 @@ pgshare_mock_check(struct pgshare_mock_machine *machine);
 /** Number of violations kept as texts. */
 #define PGSHARE_MOCK_VIOLATIONS_KEPT 16u
 
-/** The text of the `index`-th violation, NULL when there was none, or when it
- * is not kept. Valid as long as the machine. @since 0.1 */
+/** @return the text of the `index`-th violation, NULL when there was none, or
+ * when it is not kept. Valid as long as the machine. @since 0.1 */
 PGSHARE_EXPORT const char *
 pgshare_mock_violation(struct pgshare_mock_machine *machine, uint64_t index);
 
@@ -221,7 +221,8 @@ pgshare_mock_pressure_set(struct pgshare_mock_machine *machine,
 PGSHARE_EXPORT void
 pgshare_mock_clock_advance(struct pgshare_mock_machine *machine, uint64_t ns);
 
-/** A random number from the machine's seed, for tests. @since 0.1 */
+/** For tests.
+ * @return a random number from the machine's seed. @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_mock_random(struct pgshare_mock_machine *machine);
 
@@ -324,11 +325,12 @@ PGSHARE_EXPORT int pgshare_mock_leave(struct pgshare_mock_domain *domain);
  * answer ::PGSHARE_ERR_GONE. @since 0.1 */
 PGSHARE_EXPORT void pgshare_mock_kill(struct pgshare_mock_domain *domain);
 
-/** The host's handle of the domain, 0 while it is in none. @since 0.1 */
+/** @return the host's handle of the domain, 0 while it is in none.
+ * @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_mock_handle(const struct pgshare_mock_domain *domain);
 
-/** What to put into pgshare_domain_options::attach. The same pointer.
+/** @return what to put into pgshare_domain_options::attach: the same pointer.
  * @since 0.1 */
 PGSHARE_EXPORT void *pgshare_mock_attach(struct pgshare_mock_domain *domain);
 
@@ -563,7 +565,7 @@ pgshare_mock_disk_new(struct pgshare_mock_machine *machine,
 PGSHARE_EXPORT struct pgshare_mock_disk *
 pgshare_mock_disk_free(struct pgshare_mock_disk *disk);
 
-/** The base image's name in hints. @since 0.1 */
+/** @return the base image's name in hints. @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_mock_disk_image(const struct pgshare_mock_disk *disk);
 
@@ -643,7 +645,8 @@ pgshare_mock_kernel_new(struct pgshare_mock_domain *domain,
 PGSHARE_EXPORT struct pgshare_mock_kernel *
 pgshare_mock_kernel_free(struct pgshare_mock_kernel *kernel);
 
-/** @since 0.1 */
+/** What the kernel has, and did.
+ * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI. @since 0.1 */
 PGSHARE_EXPORT int
 pgshare_mock_kernel_info(struct pgshare_mock_kernel *kernel,
                          struct pgshare_mock_kernel_info *ret_info);

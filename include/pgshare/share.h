@@ -68,7 +68,9 @@ struct pgshare_share_request {
 /**
  * Shares an extent: the client's GFNs (and every other GFN that maps the
  * client's frame, if it has become one) are remapped to the source's frame,
- * read-only. A pair that is shared already succeeds. What could not be shared
+ * read-only. The client has the source's ticket from then on. A pair that is
+ * shared already succeeds, with PGSHARE_SHARE_MARK or with the tickets that its
+ * sides have now; those that made it are void for the client. What could not be shared
  * stays as it was, marked or, with PGSHARE_SHARE_MARK, is unmarked again.
  * @return 0, ::PGSHARE_ERR_SOURCE_TICKET, ::PGSHARE_ERR_CLIENT_TICKET,
  * ::PGSHARE_ERR_DIFFERENT, ::PGSHARE_ERR_GROUP, ::PGSHARE_ERR_NEVER_SHARE,

@@ -104,11 +104,12 @@ PGSHARE_EXPORT int pgshare_host_stats(struct pgshare_host *host,
 PGSHARE_EXPORT int pgshare_domain_stats(struct pgshare_host *host, uint64_t dom,
                                         struct pgshare_domain_stats *ret_stats);
 
-/** "block", "scan", … : a static string, NULL for what is none. @since 0.1 */
+/** @return "block", "scan", … : a static string, NULL for what is none.
+ * @since 0.1 */
 PGSHARE_EXPORT const char *pgshare_cause_name(uint32_t cause);
 
-/** "copied", "last-mapping", … : a static string, NULL for what is none.
- * @since 0.1 */
+/** @return "copied", "last-mapping", … : a static string, NULL for what is
+ * none. @since 0.1 */
 PGSHARE_EXPORT const char *pgshare_fault_name(uint32_t outcome);
 
 PGSHARE_END_DECLS

@@ -66,7 +66,7 @@ pgshare_fault_backend_new(struct pgshare_backend *inner,
 PGSHARE_EXPORT struct pgshare_fault_backend *
 pgshare_fault_backend_free(struct pgshare_fault_backend *fault);
 
-/** What to give to pgshare_host_new(). @since 0.1 */
+/** @return what to give to pgshare_host_new(). @since 0.1 */
 PGSHARE_EXPORT struct pgshare_backend *
 pgshare_fault_backend_base(struct pgshare_fault_backend *fault);
 
@@ -76,11 +76,13 @@ PGSHARE_EXPORT int
 pgshare_fault_backend_plan(struct pgshare_fault_backend *fault,
                            const struct pgshare_fault_plan *plan);
 
-/** Operations of the plan's kinds seen since the plan was set. @since 0.1 */
+/** @return operations of the plan's kinds seen since the plan was set.
+ * @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_fault_backend_seen(struct pgshare_fault_backend *fault);
 
-/** Operations that were made to fail since the plan was set. @since 0.1 */
+/** @return operations that were made to fail since the plan was set.
+ * @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_fault_backend_failed(struct pgshare_fault_backend *fault);
 
@@ -104,7 +106,7 @@ pgshare_trace_backend_new(struct pgshare_backend *inner,
 PGSHARE_EXPORT struct pgshare_trace_backend *
 pgshare_trace_backend_free(struct pgshare_trace_backend *trace);
 
-/** What to give to pgshare_host_new(). @since 0.1 */
+/** @return what to give to pgshare_host_new(). @since 0.1 */
 PGSHARE_EXPORT struct pgshare_backend *
 pgshare_trace_backend_base(struct pgshare_trace_backend *trace);
 
@@ -136,11 +138,11 @@ pgshare_delay_backend_new(struct pgshare_backend *inner,
 PGSHARE_EXPORT struct pgshare_delay_backend *
 pgshare_delay_backend_free(struct pgshare_delay_backend *delay);
 
-/** What to give to pgshare_host_new(). @since 0.1 */
+/** @return what to give to pgshare_host_new(). @since 0.1 */
 PGSHARE_EXPORT struct pgshare_backend *
 pgshare_delay_backend_base(struct pgshare_delay_backend *delay);
 
-/** Completions that are held now. @since 0.1 */
+/** @return how many completions are held now. @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_delay_backend_held(struct pgshare_delay_backend *delay);
 

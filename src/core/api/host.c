@@ -4,8 +4,9 @@
  *
  * A host is built layer by layer, and unmade in the opposite order; the
  * destructor takes a half-built one. In a forked child nothing that the
- * parent shares is touched: no lock is taken, no backend is called, only this
- * process's copy of the memory is freed.
+ * parent shares is touched: no lock is taken (threads that are not there may
+ * hold them), no backend is called; the host object itself is freed, and its
+ * tables, which are a copy, go with the child.
  */
 #include "api/visit.h"
 #include "mechanism/domain.h"
