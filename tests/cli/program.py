@@ -35,11 +35,13 @@ def refused(*args, status=USAGE, **options):
     return result.stderr
 
 
-def on_terminal(*args, term="xterm", kill_after=None, **options):
+def on_terminal(*args, term="xterm", kill_after=None, kill_by=signal.SIGTERM,
+                **options):
     """Run on a terminal: (exit status, all that was shown)."""
     leader, follower = pty.openpty()
     shown = b""
     child = subprocess.Popen([PROGRAM, *map(str, args)], stdout=follower,
+                             stderr=follower,
                              env=os.environ | {"TERM": term}, **options)
     os.close(follower)
     deadline = time.monotonic() + 240
@@ -52,7 +54,7 @@ def on_terminal(*args, term="xterm", kill_after=None, **options):
                 break
             shown += data
         if kill_after and not killed and kill_after in shown:
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(kill_by)
             killed = True
     os.close(leader)
     return child.wait(10), shown.decode()

@@ -233,10 +233,13 @@ def test_killed():
         before = os.getcwd()
         os.chdir(folder)
         try:
-            status, shown = on_terminal("demo", kill_after=b"boot from")
+            for by in signal.SIGTERM, signal.SIGINT:
+                status, shown = on_terminal("demo", kill_after=b"boot from",
+                                            kill_by=by)
+                assert status == -by, (status, shown)
+                assert shown.endswith("\npgshare: interrupted\r\n"), shown
         finally:
             os.chdir(before)
-        assert status == -signal.SIGTERM, (status, shown)
         assert not os.listdir(folder)
         assert "\033[?" not in shown  # no mode is left behind
 

@@ -14,11 +14,13 @@
 #include "options.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 int complain(int error, const char *format, ...)
 {
@@ -210,6 +212,30 @@ static int demo_run(struct demo *demo)
     return error || !figures_good(&figures) ? STATUS_WRONG : STATUS_OK;
 }
 
+/* The live view leaves the cursor below itself and no mode behind, so there is
+ * nothing to restore; but a demo that ends early should say so. */
+static void interrupted(int signal)
+{
+    static const char text[] = "\npgshare: interrupted\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+    (void)ignored;
+    raise(signal); /* whoever started us sees it, too: SA_RESETHAND */
+}
+
+static void announce_interrupts(void)
+{
+    const struct sigaction action = { .sa_handler = interrupted,
+                                      .sa_flags = (int)SA_RESETHAND };
+    static const int signals[] = { SIGINT, SIGTERM };
+    struct sigaction before;
+
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        if (!sigaction(signals[i], NULL, &before) &&
+            before.sa_handler == SIG_DFL)
+            sigaction(signals[i], &action, NULL);
+}
+
 static int run(int argc, char **argv)
 {
     struct demo_options options;
@@ -224,6 +250,7 @@ static int run(int argc, char **argv)
     }
     demo->options = &options;
     demo->live.on = options.live;
+    announce_interrupts();
     status = demo_run(demo);
     demo_fini(demo);
     free(demo);
