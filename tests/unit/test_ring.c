@@ -175,6 +175,28 @@ START_TEST(test_the_runner_serves_and_the_ring_goes_round)
 }
 END_TEST
 
+START_TEST(test_mixed_requests_are_all_answered)
+{
+    struct guest g;
+    uint16_t n = 0;
+
+    open_guest(&g);
+    for (uint16_t i = 0; i < 24; i++)
+        ck_assert(pgshare_guest_ring_put(
+            g.ring, (uint16_t)(1 + i % PGSHARE_GUEST_RING_ALLOCATED), 10u + i,
+            1 + i % 3, i));
+    ck_assert_int_eq(kick(&g), 0);
+    while (pgshare_guest_ring_take(g.ring, &g.answer)) {
+        ck_assert_uint_eq(g.answer.id, n);
+        ck_assert_uint_eq(g.answer.op, 1 + n % PGSHARE_GUEST_RING_ALLOCATED);
+        n++;
+    }
+    ck_assert_uint_eq(n, 24);
+    ck_assert_uint_eq(g.ring->lost, 0);
+    close_guest(&g);
+}
+END_TEST
+
 START_TEST(test_requests_wait_for_room_for_answers)
 {
     struct guest g;
@@ -337,6 +359,7 @@ static Suite *make(void)
     tcase_add_test(honest, test_errors_name_the_page);
     tcase_add_test(honest, test_nonsense_is_answered);
     tcase_add_test(honest, test_the_runner_serves_and_the_ring_goes_round);
+    tcase_add_test(honest, test_mixed_requests_are_all_answered);
     tcase_add_test(honest, test_requests_wait_for_room_for_answers);
     tcase_add_test(honest, test_reclaimed_pages_are_told_or_counted);
     tcase_add_test(hostile, test_a_request_index_beyond_the_ring_ends_it);
