@@ -13,6 +13,7 @@
 
 #include <pgshare/mock.h>
 #include <pgshare/pgshare.h>
+#include <pgshare/sys/platform.h>
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,6 +34,11 @@ void pgs_bench_teardown(struct pgs_bench *bench);
 void pgs_bench_footprint(struct pgs_bench *bench);
 void pgs_bench_audit(struct pgs_bench *bench);
 void pgs_bench_scale(struct pgs_bench *bench);
+void pgs_bench_scan_cold(struct pgs_bench *bench);
+void pgs_bench_scan_steady(struct pgs_bench *bench);
+void pgs_bench_scan_steer(struct pgs_bench *bench);
+void pgs_bench_merge(struct pgs_bench *bench);
+void pgs_bench_hint_latency(struct pgs_bench *bench);
 void pgs_bench_analyze(struct pgs_bench *bench);
 
 /* Pages that fill the last-level cache four times, a multiple of 4096. */
@@ -54,10 +60,14 @@ struct pgs_rig {
 
 /* `zeroed`: frames that the machine keeps zeroed in advance. */
 void pgs_rig_open(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed);
+/* The machine keeps a change log. */
+void pgs_rig_open_logged(struct pgs_rig *rig, uint64_t frames);
 void pgs_rig_close(struct pgs_rig *rig);
 
 /* The host alone, over a machine that stays. */
 void pgs_rig_host_open(struct pgs_rig *rig);
+void pgs_rig_host_open_on(struct pgs_rig *rig,
+                          const struct pgshare_platform *platform);
 void pgs_rig_host_close(struct pgs_rig *rig);
 
 /* What the pages of a guest hold. */

@@ -41,6 +41,11 @@ METRICS = {
         "growth, fault",
         "growth, hint",
     ],
+    "scan-cold": ["first pass over distinct pages"],
+    "scan-steady": ["a pass after 1 % of the pages", "a first pass against"],
+    "scan-steer": ["nothing found", "pressure raised", "a budget of 10 %"],
+    "merge": ["two equal guests"],
+    "hint-latency": ["99 of 100 block hints"],
     "analyze": ["distinct pages, 4 images of 8 MiB"],
 }
 

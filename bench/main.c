@@ -26,6 +26,14 @@ static const struct {
     { "footprint", "metadata by page, mapping, frame", pgs_bench_footprint },
     { "audit", "a million mappings", pgs_bench_audit },
     { "scale", "256 million tracked pages", pgs_bench_scale },
+    { "scan-cold", "a first pass, beside hashing and KSM",
+      pgs_bench_scan_cold },
+    { "scan-steady", "a pass after few pages were written",
+      pgs_bench_scan_steady },
+    { "scan-steer", "budgets, yield and pressure", pgs_bench_scan_steer },
+    { "merge", "two equal guests", pgs_bench_merge },
+    { "hint-latency", "hints while the scanner is at work",
+      pgs_bench_hint_latency },
     { "analyze", "counting what images could share", pgs_bench_analyze },
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))
@@ -68,7 +76,7 @@ static void print_usage(FILE *file)
 static void print_list(void)
 {
     for (size_t i = 0; i < N_BENCHES; i++)
-        printf("%-10s %s\n", benches[i].name, benches[i].about);
+        printf("%-12s %s\n", benches[i].name, benches[i].about);
 }
 
 static void run_named(struct pgs_bench *bench, const char *name)

@@ -15,6 +15,9 @@
 /* Monotonic nanoseconds. */
 uint64_t pgs_bench_now(void);
 
+/* CPU time of this thread, in nanoseconds. */
+uint64_t pgs_bench_cpu(void);
+
 /* Ends the program, which has nothing to say any more. */
 __attribute__((format(printf, 1, 2), noreturn)) void pgs_bench_die(
     const char *format, ...);

@@ -43,8 +43,19 @@ static void violated(void *ctx, const char *text)
 
 void pgs_rig_host_open(struct pgs_rig *rig)
 {
-    pgs_bench_check(pgshare_host_new(pgshare_mock_backend(rig->machine), NULL,
-                                     &rig->host),
+    pgs_rig_host_open_on(rig, NULL);
+}
+
+void pgs_rig_host_open_on(struct pgs_rig *rig,
+                          const struct pgshare_platform *platform)
+{
+    struct pgshare_host_options options = {
+        .size = sizeof(options),
+        .platform = platform,
+    };
+
+    pgs_bench_check(pgshare_host_new(pgshare_mock_backend(rig->machine),
+                                     &options, &rig->host),
                     "pgshare_host_new");
     pgs_bench_check(pgshare_group_open(rig->host, GROUP_NAME, &rig->group),
                     "pgshare_group_open");
@@ -55,19 +66,31 @@ void pgs_rig_host_close(struct pgs_rig *rig)
     rig->host = pgshare_host_free(rig->host);
 }
 
-void pgs_rig_open(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed)
+static void open_machine(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed,
+                         uint32_t flags)
 {
     struct pgshare_mock_options options = {
         .size = sizeof(options),
         .flags = PGSHARE_MOCK_HUGE,
         .frames = frames,
         .zeroed = zeroed,
+        .flags = flags,
         .violation = violated,
     };
 
     pgs_bench_check(pgshare_mock_machine_new(&options, &rig->machine),
                     "pgshare_mock_machine_new");
     pgs_rig_host_open(rig);
+}
+
+void pgs_rig_open(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed)
+{
+    open_machine(rig, frames, zeroed, 0);
+}
+
+void pgs_rig_open_logged(struct pgs_rig *rig, uint64_t frames)
+{
+    open_machine(rig, frames, 1, PGSHARE_MOCK_CHANGE_LOG);
 }
 
 void pgs_rig_close(struct pgs_rig *rig)

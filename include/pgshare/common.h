@@ -42,6 +42,8 @@
  * Public calls take ranges of any length and cut them.
  */
 #define PGSHARE_EXTENT_MAX 512u
+/** Orders of aligned blocks: 2^0 … 2^9 pages. */
+#define PGSHARE_ORDERS 10u
 
 struct pgshare_host;
 struct pgshare_backend;

@@ -198,7 +198,7 @@ PGSHARE_EXPORT struct pgshare_host *pgshare_host_free(struct pgshare_host *host)
 
 /**
  * Does bounded work: events and completions, faults that wait, harvest, guest
- * rings, repayment, hints, candidates, the pass.
+ * rings, repayment, hints, candidates, the scanner.
  * @param[in] budget NULL for the defaults
  * @param[out] ret_progress NULL, or what was done
  * @return 0, ::PGSHARE_ERR_BUSY (another thread is the runner, or this is a
@@ -230,9 +230,9 @@ PGSHARE_EXPORT int pgshare_host_settle(struct pgshare_host *host,
                                        uint64_t timeout_ns);
 
 /**
- * Asks for one pass over the fingerprints of the private pages of a domain, or
- * of all: pages with equal content in one trust group become candidates. The
- * pass is done by pgshare_host_run().
+ * Asks for one pass of the scanner (scan.h) over the private pages of a domain,
+ * or of all. It begins when the one under way has ended, is done by
+ * pgshare_host_run(), and is as fast as the run's budget allows.
  * @param[in] dom a domain, or 0 for all
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_NOTSUP (the backend cannot
  * fingerprint), ::PGSHARE_ERR_FORKED. @since 0.1

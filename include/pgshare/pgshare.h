@@ -11,7 +11,7 @@
  *
  * A host (host.h) over a backend (mock.h, later kvm.h and xen.h) has domains
  * (domain.h) in trust groups (group.h). Duplicates are found by hints (hint.h)
- * and passes (host.h), or named by the embedder (share.h). Write faults are
+ * and by the scanner (scan.h), or named by the embedder (share.h). Write faults are
  * resolved by fault.h; owners speak of their pages by declare.h and ring.h;
  * gfn.h holds pages; ledger.h pays; fork.h builds domains; stats.h and audit.h
  * tell.
@@ -38,6 +38,7 @@
 #include <pgshare/host.h>
 #include <pgshare/ledger.h>
 #include <pgshare/ring.h>
+#include <pgshare/scan.h>
 #include <pgshare/share.h>
 #include <pgshare/stats.h>
 

@@ -68,6 +68,15 @@ struct pgshare_host_stats {
     uint64_t backend_lost;    /**< operations that had to be asked about */
     /** From the hint to the page being shared. */
     uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];
+    /** Of what hints and passes have shared, in runs of consecutive pages: pages
+     * by the order of the largest aligned block in their run … */
+    uint64_t order_pages[PGSHARE_STATS_ROOM];
+    /** … and the share operations that this saved against page by page. */
+    uint64_t order_saved[PGSHARE_STATS_ROOM];
+    /** Pages by the length of their run: 2^i … 2^(i+1)-1 in element i, … */
+    uint64_t length_pages[PGSHARE_STATS_ROOM];
+    /** … and the share operations saved. */
+    uint64_t length_saved[PGSHARE_STATS_ROOM];
 };
 
 /**

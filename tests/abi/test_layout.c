@@ -84,6 +84,8 @@ static void check_all(void)
     SIZED(pgshare_poll, deadline_ns, 32);
     SIZED(pgshare_progress, reserved, 64);
     SIZED(pgshare_report, count, 40);
+    SIZED(pgshare_scan_info, yield, 64);
+    SIZED(pgshare_scan_options, cpu_ns, 48);
     SIZED(pgshare_share_request, client_tickets, 72);
     SIZED(pgshare_sink, gone, 56);
     SIZED(pgshare_unshare_progress, missing, 32);

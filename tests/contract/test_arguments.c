@@ -261,6 +261,7 @@ START_TEST(handles_that_never_were_or_are_no_more_are_refused)
         is(pgshare_ring_kick(rig.host, bad[k]), NODOMAIN);
         if (bad[k]) {
             is(pgshare_host_pass(rig.host, bad[k]), NODOMAIN);
+            is(pgshare_scan_floor(rig.host, bad[k], 0, 1, 1), NODOMAIN);
             is(pgshare_service_set(rig.host, dom, bad[k]), NODOMAIN);
         }
     }
@@ -287,6 +288,12 @@ START_TEST(missing_arguments_are_refused)
     is(pgshare_host_poll(NULL, NULL), INVALID);
     is(pgshare_host_poll(rig.host, NULL), INVALID);
     is(pgshare_host_pass(NULL, 0), INVALID);
+    is(pgshare_scan_set(NULL, NULL), INVALID);
+    is(pgshare_scan_info(NULL, NULL), INVALID);
+    is(pgshare_scan_info(rig.host, NULL), INVALID);
+    is(pgshare_scan_step(NULL, NULL, NULL), INVALID);
+    is(pgshare_scan_floor(NULL, dom, 0, 1, 1), INVALID);
+    is(pgshare_scan_floor(rig.host, dom, 0, 1, PGSHARE_ORDERS), INVALID);
     is(pgshare_host_stats(rig.host, NULL), INVALID);
     is(pgshare_domain_stats(rig.host, dom, NULL), INVALID);
     is(pgshare_domain_info(rig.host, dom, NULL), INVALID);

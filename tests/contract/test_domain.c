@@ -361,6 +361,10 @@ static int child(struct rig *rig)
         return 4;
     if (pgshare_group_open(rig->host, "x", &id) != PGSHARE_ERR_FORKED)
         return 5;
+    if (pgshare_scan_step(rig->host, NULL, NULL) != PGSHARE_ERR_FORKED ||
+        pgshare_scan_set(rig->host, NULL) != PGSHARE_ERR_FORKED ||
+        pgshare_scan_floor(rig->host, dom, 0, 1, 1) != PGSHARE_ERR_FORKED)
+        return 8;
     if (pgshare_host_settle(rig->host, 0) != PGSHARE_ERR_FORKED)
         return 6;
     return pgshare_host_free(rig->host) ? 7 : 0;

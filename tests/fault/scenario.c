@@ -132,6 +132,8 @@ static void holds(struct rig *rig)
 
 static void hints(struct rig *rig)
 {
+    struct pgshare_scan_options on = { .size = sizeof(on),
+                                       .flags = PGSHARE_SCAN_ON };
     uint64_t a = rig_dom(rig, A), b = rig_dom(rig, B), c = rig_dom(rig, C);
 
     rig_fill(rig, A, 16, 6, 3);
@@ -147,6 +149,14 @@ static void hints(struct rig *rig)
     run(rig);
     TRY(pgshare_host_pass(rig->host, c));
     TRY(pgshare_host_pass(rig->host, 0));
+    run(rig);
+    TRY(pgshare_scan_floor(rig->host, b, 0, 16, 1));
+    rig_fill(rig, A, 32, 4, 3);
+    rig_fill(rig, B, 40, 4, 3);
+    TRY(pgshare_scan_set(rig->host, &on));
+    run(rig);
+    TRY(pgshare_scan_step(rig->host, NULL, NULL));
+    TRY(pgshare_scan_set(rig->host, NULL));
     run(rig);
     write_some(rig, B, 16, 3);
 }

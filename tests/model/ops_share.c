@@ -496,6 +496,34 @@ void op_lineage(struct world *w, const struct record *r)
                  E(FULL) | E(INVALID));
 }
 
+/* What is kept whole in the pages' regions, or nothing. */
+static void set_floor(struct world *w, const struct record *r)
+{
+    uint32_t order = r->c % 8 < 5 ? r->c % 8 : 0;
+
+    world_say(w, "floor %u for %u:%" PRIu64, order, number(w, r->guest),
+              op_gfn(r));
+    world_expect(w,
+                 pgshare_scan_floor(w->host, r->guest->dom, op_gfn(r),
+                                    r->count, order),
+                 E(NOMEM));
+}
+
+/* Passes that nobody asks for, or no more of them. */
+static void set_scan(struct world *w, const struct record *r)
+{
+    struct pgshare_scan_options options = {
+        .size = sizeof(options),
+        .flags = PGSHARE_SCAN_ON | (r->c & 1 ? PGSHARE_SCAN_STEADY : 0),
+        .core_ppm = r->d % 4 * 250000u,
+        .pages_per_s = r->c & 2 ? 1000 : 0,
+    };
+
+    world_say(w, "scan %s", r->c & 4 ? "on" : "off");
+    world_expect(w, pgshare_scan_set(w->host, r->c & 4 ? &options : NULL),
+                 E(BUSY));
+}
+
 void op_pass(struct world *w, const struct record *r)
 {
     if (!op_is_in(r->guest))
@@ -503,6 +531,12 @@ void op_pass(struct world *w, const struct record *r)
     world_say(w, "pass");
     world_expect(w, pgshare_host_pass(w->host,
                                       r->b & 1 ? 0 : r->guest->dom), 0);
+    if (r->b & 2)
+        world_expect(w, pgshare_scan_step(w->host, NULL, NULL), 0);
+    if (r->b & 4)
+        set_floor(w, r);
+    if (r->b & 8)
+        set_scan(w, r);
 }
 
 /* ---- forks ------------------------------------------------------------- */

@@ -433,6 +433,30 @@ static void *runner(void *ctx)
     return NULL;
 }
 
+/* Takes part in whatever pass is under way. */
+static void *scanner(void *ctx)
+{
+    struct actor *a = ctx;
+    struct stress *s = a->stress;
+
+    while (!atomic_load(&s->stop)) {
+        struct pgshare_scan_info info = { .size = sizeof(info) };
+        uint64_t pages = 0;
+
+        if (pgshare_scan_step(s->host, NULL, &pages) ||
+            pgshare_scan_info(s->host, &info))
+            blame(s, "the scanner");
+        if (next(&a->random) % 64 == 0 &&
+            pgshare_scan_floor(s->host, a->dom, 0, PAGES,
+                               next(&a->random) % 3))
+            blame(s, "a floor");
+        if (!pages)
+            sched_yield();
+        atomic_fetch_add(&s->actions, 1);
+    }
+    return NULL;
+}
+
 /* ---- the test ---------------------------------------------------------- */
 
 static struct actor *actor_new(struct stress *s, unsigned guest,
@@ -463,6 +487,7 @@ static void set_up(struct stress *s, uint32_t flavour)
     struct pgshare_mock_options machine = {
         .size = sizeof(machine),
         .flavour = flavour,
+        .flags = flavour % 2 ? PGSHARE_MOCK_CHANGE_LOG : 0,
         .frames = (GUESTS + 2) * PAGES + 64,
         .seed = pgs_test_seed(),
     };
@@ -525,6 +550,8 @@ static void run_all(struct stress *s)
     }
     start(&t, sharer, actor_new(s, 0, 0, 0));
     start(&t, sharer, actor_new(s, 1, 0, 0));
+    start(&t, scanner, actor_new(s, 0, 0, 0));
+    start(&t, scanner, actor_new(s, 1, 0, 0));
     start(&t, churner, actor_new(s, GUESTS, 0, PAGES));
     start(&t, auditor, actor_new(s, 1, 0, 0));
     nanosleep(&time, NULL);

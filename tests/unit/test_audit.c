@@ -376,13 +376,16 @@ START_TEST(test_index_and_maps)
 {
     struct broken b;
     struct pgs_policy *policy;
+    struct pgs_seek seek;
 
     open_broken(&b);
     policy = b.w.host->policy;
     policy->index.used++;
     expect(&b, PGSHARE_INVARIANT_INDEX);
     policy->index.used--;
-    pgs_index_add(&policy->index, 4711, 3);
+    pgs_index_reserve(&policy->index, 1);
+    pgs_index_seek(&policy->index, 4711, &seek);
+    pgs_index_add(&policy->index, &seek, 3);
     ck_assert_uint_eq(world_audit(&b.w, 0), 0);
     ck_assert_int_eq(pgs_keymap_put(&policy->files, &(struct pgs_key){ 1, 2 },
                                     3, false),

@@ -33,6 +33,7 @@ struct world_options {
     uint64_t reserve_keep;
     uint64_t timeout_ns;
     bool faulty; /* over a fault decorator */
+    bool logged; /* with a change log */
 };
 
 struct world {
@@ -111,7 +112,8 @@ static inline void world_open(struct world *w,
     struct pgshare_mock_options machine = {
         .size = sizeof(machine),
         .flavour = o->flavour,
-        .flags = PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_PARANOID,
+        .flags = PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_PARANOID |
+                 (o->logged ? PGSHARE_MOCK_CHANGE_LOG : 0),
         .frames = o->frames ? o->frames : 4 * WORLD_PAGES,
     };
     struct pgshare_host_options host = {

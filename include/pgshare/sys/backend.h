@@ -66,7 +66,9 @@ struct pgshare_domain_options;
  */
 enum pgshare_op_kind {
     /** out `ids`: XXH3-64 of each page with seed `arg`. A page that is being
-     * written meanwhile may give any value. HOLE. */
+     * written meanwhile may give any value. in `own_ids`: NULL, or pages with
+     * PGSHARE_ID_NONE there are passed over and answer 0, so that scattered
+     * pages need one operation. HOLE. */
     PGSHARE_OP_FINGERPRINT = 1,
     /** Pages become read-only and cannot be written by anything until mapped,
      * unprotected or broken. out `ids`: what the backend wants to have back as

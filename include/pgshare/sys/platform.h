@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /**
  * @file
- * @brief What the embedding program lends to a host: clock, randomness,
+ * @brief What the embedding program lends to a host: clocks, randomness,
  * pressure, log, wake-up.
  *
  * For authors of platforms. Stable within a minor version. The library does no
@@ -40,6 +40,8 @@ struct pgshare_platform {
     void (*log)(void *ctx, enum pgshare_log_level level, const char *line);
     /** There is work for pgshare_host_run() [nothing]. Must not block. */
     void (*wake)(void *ctx);
+    /** CPU time of the calling thread in ns [CLOCK_THREAD_CPUTIME_ID]. */
+    uint64_t (*cpu_ns)(void *ctx);
 };
 
 PGSHARE_END_DECLS

@@ -15,6 +15,8 @@
 #include <xxhash.h>
 
 #define TAKE_TRIES 1000u
+/* The beginning of a page is sent for while another page is being read. */
+#define LINES_BEFORE 4u
 
 /* Where the platform resolves CoW, a comparison keeps a frame by a mapping of
  * its own (ops_share.c); a taker outwaits it. */
@@ -394,21 +396,57 @@ void pgs_mock_op_reserve(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         work->ids[i] = 0;
 }
 
+/* Is page i to be fingerprinted? */
+static bool is_asked_for(const struct pgshare_op *op, uint32_t i)
+{
+    return !op->own_ids || op->own_ids[i] != PGSHARE_ID_NONE;
+}
+
+/* Sends for the beginning of the next page that is asked for, from `i` on. */
+static void fetch_next(const struct pgs_mock_work *work, uint32_t i,
+                       uint32_t end)
+{
+    const unsigned char *bytes;
+    uint32_t entry;
+
+    while (i < end && !is_asked_for(work->op, i))
+        i++;
+    if (i == end)
+        return;
+    entry = atomic_load_explicit(&work->domain->p2m[work->op->gfn + i],
+                                 memory_order_relaxed);
+    if (pgs_mock_kind(entry) != KIND_PRIVATE)
+        return;
+    bytes = pgs_mock_bytes(work->machine, entry);
+    for (uint32_t line = 0; line < LINES_BEFORE; line++)
+        __builtin_prefetch(bytes + line * 64);
+}
+
+/* A seed's secret is the same for all pages of an operation. */
 void pgs_mock_op_fingerprint(struct pgs_mock_work *work, uint32_t first,
                              uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
     unsigned char buffer[PGSHARE_PAGE_SIZE];
+    unsigned char secret[XXH3_SECRET_DEFAULT_SIZE];
 
+    XXH3_generateSecret_fromSeed(secret, work->op->arg);
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;
-        uint32_t entry = pgs_mock_lock(domain, gfn);
-        const unsigned char *bytes = pgs_mock_view(domain, gfn, entry, buffer);
+        const unsigned char *bytes;
+        uint32_t entry;
 
         work->ids[i] = 0;
+        if (!is_asked_for(work->op, i))
+            continue;
+        fetch_next(work, i + 1, first + n);
+        entry = pgs_mock_lock(domain, gfn);
+        bytes = pgs_mock_view(domain, gfn, entry, buffer);
         if (bytes)
-            work->ids[i] = XXH3_64bits_withSeed(bytes, PGSHARE_PAGE_SIZE,
-                                                work->op->arg);
+            work->ids[i] = XXH3_64bits_withSecretandSeed(bytes,
+                                                         PGSHARE_PAGE_SIZE,
+                                                         secret, sizeof(secret),
+                                                         work->op->arg);
         else
             pgs_mock_fail(work, i, PGSHARE_ERR_HOLE);
         pgs_mock_unlock(domain, gfn, entry);
@@ -441,24 +479,46 @@ void pgs_mock_op_harvest(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         pgs_mock_harvest(work->domain);
 }
 
-void pgs_mock_op_changes(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+/* Tells which of `n` pages under one lock were written, and forgets it. */
+static void tell_changes(struct pgs_mock_work *work, uint32_t i, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
+    uint64_t gfn = work->op->gfn + i;
 
-    for (uint32_t i = first; i < first + n; i++) {
-        uint64_t gfn = work->op->gfn + i;
-        uint32_t entry;
+    pgs_mock_lock_run(domain, gfn, n);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t entry = pgs_mock_entry_at(domain, gfn + k);
 
-        work->status[i] = 0;
-        if (!(atomic_load_explicit(&domain->p2m[gfn], memory_order_relaxed) &
-              ENTRY_WRITTEN) &&
-            !(atomic_load_explicit(pgs_mock_lock_of(domain, gfn),
-                                   memory_order_relaxed) &
-              ENTRY_LOCK))
+        if (!(entry & ENTRY_WRITTEN))
             continue;
-        entry = pgs_mock_lock(domain, gfn);
-        work->status[i] = !!(entry & ENTRY_WRITTEN);
-        pgs_mock_unlock(domain, gfn, entry & ~ENTRY_WRITTEN);
+        pgs_mock_entry_set(domain, gfn + k, entry & ~ENTRY_WRITTEN);
+        work->status[i + k] = 1;
+        work->failed = true; /* not all are 0 */
+    }
+    pgs_mock_unlock_run(domain, gfn);
+}
+
+/* Few pages have been written; those under one lock are passed over together. */
+void pgs_mock_op_changes(struct pgs_mock_work *work, uint32_t first, uint32_t n)
+{
+    const _Atomic uint32_t *p2m = work->domain->p2m + work->op->gfn;
+    uint32_t i = first;
+
+    if (!first)
+        work->failed = false;
+    while (i < first + n) {
+        uint64_t gfn = work->op->gfn + i;
+        uint32_t room = LOCK_ENTRIES - (uint32_t)(gfn % LOCK_ENTRIES);
+        uint32_t end = i + room < first + n ? i + room : first + n;
+        uint32_t seen = atomic_load_explicit(pgs_mock_lock_of(work->domain, gfn),
+                                             memory_order_relaxed) &
+                        ENTRY_LOCK;
+
+        for (uint32_t k = i; k < end; k++)
+            seen |= atomic_load_explicit(&p2m[k], memory_order_relaxed);
+        if (seen & (ENTRY_WRITTEN | ENTRY_LOCK))
+            tell_changes(work, i, end - i);
+        i = end;
     }
 }
 

@@ -8,22 +8,36 @@
 
 #include <pgshare/host.h>
 
-static int run(struct pgs_visit *visit, const struct pgshare_budget *budget,
+int pgs_run_budget(struct pgshare_host *host,
+                   const struct pgshare_budget *given,
+                   struct pgs_budget *ret_budget)
+{
+    struct pgshare_budget budget;
+    int r = pgs_abi_in(&budget, sizeof(budget), sizeof(budget), given);
+
+    if (r)
+        return r;
+    if (!budget.time_ns)
+        budget.time_ns = 1000000;
+    if (!budget.pages)
+        budget.pages = 4096;
+    ret_budget->deadline = pgs_now(&host->platform) + budget.time_ns;
+    ret_budget->pages = budget.pages;
+    return 0;
+}
+
+static int run(struct pgs_visit *visit, struct pgs_budget *budget,
                struct pgshare_progress *ret)
 {
     struct pgshare_host *host = visit->host;
     uintptr_t self = (uintptr_t)pthread_self();
-    struct pgs_budget left = {
-        .deadline = pgs_now(&host->platform) + budget->time_ns,
-        .pages = budget->pages,
-    };
 
     if (atomic_load_explicit(&host->runner, memory_order_relaxed) == self ||
         !pgs_mutex_trylock(&host->run))
         return PGSHARE_ERR_BUSY;
     atomic_store_explicit(&host->runner, self, memory_order_relaxed);
     host->runner_ticket = &visit->ticket;
-    pgs_run(host, &left, ret);
+    pgs_run(host, budget, ret);
     host->runner_ticket = NULL;
     atomic_store_explicit(&host->runner, 0, memory_order_relaxed);
     pgs_mutex_unlock(&host->run);
@@ -35,19 +49,15 @@ int pgshare_host_run(struct pgshare_host *host,
                      struct pgshare_progress *ret_progress)
 {
     struct pgshare_progress progress;
-    struct pgshare_budget budget;
+    struct pgs_budget budget;
     struct pgs_visit visit;
     int r = pgs_visit_host(&visit, host);
 
     if (r)
         return r;
-    r = pgs_abi_in(&budget, sizeof(budget), sizeof(budget), given);
+    r = pgs_run_budget(host, given, &budget);
     if (!r)
         r = pgs_abi_check_out(ret_progress, sizeof(progress));
-    if (!budget.time_ns)
-        budget.time_ns = 1000000;
-    if (!budget.pages)
-        budget.pages = 4096;
     if (!r)
         r = run(&visit, &budget, &progress);
     if (!r)
@@ -115,21 +125,5 @@ int pgshare_host_poll(struct pgshare_host *host, struct pgshare_poll *poll)
             host->backend, ours.fds, ours.max_fds);
     ours.deadline_ns = pgs_run_deadline(host);
     pgs_abi_out(poll, &ours, sizeof(ours));
-    return pgs_visit_end(&visit, 0);
-}
-
-int pgshare_host_pass(struct pgshare_host *host, uint64_t dom)
-{
-    struct pgs_visit visit;
-    int r = dom ? pgs_visit_domain(&visit, host, dom)
-                : pgs_visit_host(&visit, host);
-
-    if (r)
-        return r;
-    if (!(host->info.ops >> PGSHARE_OP_FINGERPRINT & 1))
-        return pgs_visit_end(&visit, PGSHARE_ERR_NOTSUP);
-    atomic_store_explicit(&host->policy->pass_wanted, dom ? dom : UINT64_MAX,
-                          memory_order_release);
-    pgs_wake(host);
     return pgs_visit_end(&visit, 0);
 }

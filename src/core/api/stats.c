@@ -87,6 +87,23 @@ static void read_counters(struct pgshare_host *host,
     stats->backend_lost = sum(host, PGS_COUNT_BACKEND_LOST);
 }
 
+static void read_blocks(struct pgshare_host *host,
+                        struct pgshare_host_stats *stats)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    for (unsigned i = 0; i < PGSHARE_ORDERS; i++) {
+        stats->order_pages[i] = atomic_load_explicit(&scan->order_pages[i],
+                                                     memory_order_relaxed);
+        stats->order_saved[i] = atomic_load_explicit(&scan->order_saved[i],
+                                                     memory_order_relaxed);
+        stats->length_pages[i] = atomic_load_explicit(&scan->length_pages[i],
+                                                      memory_order_relaxed);
+        stats->length_saved[i] = atomic_load_explicit(&scan->length_saved[i],
+                                                      memory_order_relaxed);
+    }
+}
+
 int pgshare_host_stats(struct pgshare_host *host,
                        struct pgshare_host_stats *ret_stats)
 {
@@ -106,6 +123,7 @@ int pgshare_host_stats(struct pgshare_host *host,
     read_faults(host, &stats);
     read_counters(host, &stats);
     pgs_policy_histogram(host, stats.hint_to_share);
+    read_blocks(host, &stats);
     pgs_abi_out(ret_stats, &stats, sizeof(stats));
     return pgs_visit_end(&visit, 0);
 }

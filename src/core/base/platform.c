@@ -20,13 +20,22 @@
 
 #define LINE_MAX_BYTES 256u
 
-static uint64_t default_now(void *ctx)
+static uint64_t read_clock(clockid_t clock)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) +
-           (uint64_t)now.tv_nsec;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t default_now(void *ctx)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+static uint64_t default_cpu(void *ctx)
+{
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static int default_random(void *ctx, void *buf, size_t len)
@@ -80,6 +89,8 @@ int pgs_platform_init(struct pgshare_platform *ret,
         platform.log = default_log;
     if (!platform.wake)
         platform.wake = default_wake;
+    if (!platform.cpu_ns)
+        platform.cpu_ns = default_cpu;
     *ret = platform;
     return 0;
 }

@@ -17,6 +17,18 @@ static inline uint64_t pgs_now(const struct pgshare_platform *platform)
     return platform->now_ns(platform->ctx);
 }
 
+/* CPU time of this thread. */
+static inline uint64_t pgs_cpu(const struct pgshare_platform *platform)
+{
+    return platform->cpu_ns(platform->ctx);
+}
+
+/* Memory pressure in percent. */
+static inline uint32_t pgs_pressure(const struct pgshare_platform *platform)
+{
+    return platform->pressure(platform->ctx);
+}
+
 /* A number that guests cannot know; the clock's, where there is no randomness. */
 uint64_t pgs_secret(const struct pgshare_platform *platform);
 

@@ -206,23 +206,43 @@ static void fill_whole(struct pgs_call *call,
     call->clean = true;
     if (c->count == 1) {
         call->status[0] = 0;
-        call->ids[0] = c->ids ? c->ids[0] : 0;
+        if (call->ids)
+            call->ids[0] = c->ids ? c->ids[0] : 0;
         return;
     }
     memset(call->status, 0, c->count);
     if (c->ids)
         memcpy(call->ids, c->ids, c->count * sizeof(*c->ids));
-    else
+    else if (call->ids)
+        memset(call->ids, 0, c->count * sizeof(*call->ids));
+}
+
+/* All pages at once, each with a status of its own. */
+static void fill_statuses(struct pgs_call *call,
+                          const struct pgshare_completion *c)
+{
+    call->left = 0;
+    for (uint32_t i = 0; i < c->count; i++)
+        call->status[i] = c->status[i] == PGS_PENDING ? PGSHARE_ERR_BACKEND
+                                                      : c->status[i];
+    if (c->ids && call->ids)
+        memcpy(call->ids, c->ids, c->count * sizeof(*c->ids));
+    else if (call->ids)
         memset(call->ids, 0, c->count * sizeof(*call->ids));
 }
 
 static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
 {
+    bool whole = !c->result && call->left == call->op.count &&
+                 c->count == call->left;
     bool twice = false;
 
-    if (!c->status && !c->result && call->left == call->op.count &&
-        c->count == call->left) {
+    if (whole && !c->status) {
         fill_whole(call, c);
+        return true;
+    }
+    if (whole) {
+        fill_statuses(call, c);
         return true;
     }
     set_pending(call);
@@ -236,7 +256,8 @@ static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
         call->status[page] = c->status ? c->status[i] : (int8_t)c->result;
         if (call->status[page] == PGS_PENDING)
             call->status[page] = PGSHARE_ERR_BACKEND;
-        call->ids[page] = c->ids ? c->ids[i] : 0;
+        if (call->ids)
+            call->ids[page] = c->ids ? c->ids[i] : 0;
         call->left--;
     }
     return !twice;

@@ -87,6 +87,7 @@ static void free_domain(struct pgs_domain *domain)
     }
     pgs_fifo_fini(&domain->fifo);
     pgs_mutex_fini(&domain->lock);
+    pgs_heap_free(heap, domain->floors, domain->dir_len, PGS_CHUNK_REGIONS);
     PGS_FREE_N(heap, domain->dir, domain->dir_len);
 no_dir:
     PGS_FREE(heap, domain);
@@ -149,6 +150,8 @@ static int list_domain(struct pgs_domain *domain,
             return r;
     }
     host->groups[domain->group].domains++;
+    domain->seed = host->groups[domain->group].seed;
+    domain->zero = host->groups[domain->group].zero;
     host->taken[domain->slot] = 1;
     if (domain->slot >= host->slots_used)
         host->slots_used = domain->slot + 1;

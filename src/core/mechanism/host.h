@@ -81,23 +81,25 @@ struct pgs_domain {
     uint64_t generation;
     uint64_t gfns;
     uint32_t group;
-    uint32_t caps;   /* enum pgshare_cap, host's and its own */
-    void *cookie;    /* the backend's */
-    _Atomic uint32_t flags;     /* enum pgs_domain_flag */
-    _Atomic uint32_t *dir;      /* [gfns >> 16]: chunk + 1, or 0 */
+    uint64_t seed;          /* the group's, of fingerprints, … */
+    uint64_t zero;          /* … and what a page of zeroes has */
+    uint32_t caps;          /* enum pgshare_cap, host's and its own */
+    void *cookie;           /* the backend's */
+    _Atomic uint32_t flags; /* enum pgs_domain_flag */
+    _Atomic uint32_t *dir;  /* [gfns >> 16]: chunk + 1, or 0 */
     uint32_t dir_len;
     _Atomic uint32_t harvesting; /* 1: a harvest is under way */
     _Atomic uint32_t harvests_begun;
     _Atomic uint32_t harvests_done; /* the number of the last that ended well */
-    _Atomic uint64_t undo_lo;   /* GFNs to look at for declarations that are */
-    _Atomic uint64_t undo_hi;   /* not carried out yet: [lo, hi) */
+    _Atomic uint64_t undo_lo;    /* GFNs to look at for declarations that are */
+    _Atomic uint64_t undo_hi;    /* not carried out yet: [lo, hi) */
     _Atomic uint64_t undo_after; /* on the clock: one failed, not before this */
 
     struct pgs_mutex lock;
     struct pgs_fifo fifo;
-    uint64_t claimed;           /* bonus pages held */
-    uint64_t charged;           /* of these: by account only */
-    uint64_t secures;           /* claims of others that its FIFO secures */
+    uint64_t claimed; /* bonus pages held */
+    uint64_t charged; /* of these: by account only */
+    uint64_t secures; /* claims of others that its FIFO secures */
     uint64_t repaid;
     struct pgs_domain *service;
     uint32_t n_served;          /* domains whose service it is; domains_lock */
@@ -105,11 +107,14 @@ struct pgs_domain {
     uint32_t ring_request_tail; /* our own copies of what we produce */
     uint32_t ring_answer_head;
     uint32_t ring_lost;
-    uint32_t ring_turn;         /* moves with attach and detach */
-    bool ring_serving;          /* a thread is between request and answer */
+    uint32_t ring_turn; /* moves with attach and detach */
+    bool ring_serving;  /* a thread is between request and answer */
 
     uint64_t fork_of; /* the stub that it is being built from */
     struct pgs_domain *next_named;
+    uint32_t scans;   /* policy: passes over it, under scan.lock */
+    _Atomic(_Atomic uint8_t *) floors; /* policy: of each 2 MiB region, or
+                                        * NULL; see policy/floor.c */
     struct pgs_domain *next_dying;
     struct pgs_tally tally[PGS_TALLIES];
 };
@@ -129,8 +134,8 @@ struct pgshare_host {
     struct pgs_shards shards;
     struct pgs_channel channel; /* waits for words, completions, drains */
     struct pgs_mutex run;
-    _Atomic uintptr_t runner;   /* the thread that runs, or 0 */
-    uint32_t *runner_ticket;    /* its own visit (base/shard.h) */
+    _Atomic uintptr_t runner; /* the thread that runs, or 0 */
+    uint32_t *runner_ticket;  /* its own visit (base/shard.h) */
 
     struct pgs_mutex domains_lock;
     struct pgs_domain *_Atomic *slots; /* PGS_SLOTS, lazily backed */
@@ -140,9 +145,9 @@ struct pgshare_host {
     struct pgs_domain **names;         /* [PGS_NAMES] by next_named */
     struct pgs_domain *dying;
     uint32_t n_domains;
-    uint64_t serial;                   /* of the last handle */
+    uint64_t serial; /* of the last handle */
     struct pgs_chunks chunks;
-    struct pgs_group *groups;          /* [n_groups] */
+    struct pgs_group *groups; /* [n_groups] */
     uint32_t n_groups;
     uint32_t max_groups;
     uint32_t n_named;
@@ -155,8 +160,8 @@ struct pgshare_host {
     struct pgs_calls calls;
     struct pgs_spare {
         _Alignas(64) struct pgs_extent *extent;
-    } spares[PGS_SHARDS];     /* each its shard's owner's (extent.c) */
-    _Atomic uint64_t ticket;  /* the last one issued */
+    } spares[PGS_SHARDS];    /* each its shard's owner's (extent.c) */
+    _Atomic uint64_t ticket; /* the last one issued */
 
     struct pgs_mutex doomed_lock; /* leaf */
     uint32_t doomed;              /* frames to be released, by `head` */
@@ -201,8 +206,8 @@ static inline uint32_t pgs_domain_flags(const struct pgs_domain *domain)
 static inline uint32_t pgs_page_of(const struct pgs_domain *domain,
                                    uint64_t gfn)
 {
-    uint32_t chunk = atomic_load_explicit(
-        &domain->dir[gfn >> PGS_CHUNK_SHIFT], memory_order_acquire);
+    uint32_t chunk = atomic_load_explicit(&domain->dir[gfn >> PGS_CHUNK_SHIFT],
+                                          memory_order_acquire);
 
     if (!chunk)
         return PGS_PAGE_NONE;
@@ -275,7 +280,8 @@ static inline uint64_t pgs_private_word(const struct pgs_domain *domain)
 
     if (domain->caps & PGSHARE_CAP_PLATFORM_COW)
         epoch = atomic_load_explicit(&domain->harvests_begun,
-                                     memory_order_acquire) | PGS_EPOCH_MARK;
+                                     memory_order_acquire) |
+                PGS_EPOCH_MARK;
     return pgs_word_with(PGS_PRIVATE, 0, (uint16_t)epoch);
 }
 
@@ -286,7 +292,8 @@ static inline bool pgs_quarantined(const struct pgs_domain *domain,
                                          memory_order_acquire);
     uint32_t ahead = (done - pgs_word_epoch(word)) & (PGS_EPOCH_MARK - 1);
 
-    return pgs_word_epoch(word) && (!ahead || ahead > PGS_EPOCH_MARK / 2);
+    return pgs_word_epoch(word) & PGS_EPOCH_MARK &&
+           (!ahead || ahead > PGS_EPOCH_MARK / 2);
 }
 
 /* The ticket of every mapping of the zero frame. */

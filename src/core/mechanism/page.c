@@ -73,6 +73,19 @@ void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
                     0);
 }
 
+void pgs_page_privatise_known(struct pgshare_host *host, uint32_t page)
+{
+    uint64_t word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                         memory_order_relaxed);
+    uint64_t next = pgs_private_word(pgs_page_domain(host, page));
+
+    if (pgs_word_state(word) == PGS_PRIVATE)
+        next |= word & UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+    pgs_page_commit(host, page, next,
+                    PGS_ATTR_OVERWRITE | PGS_ATTR_RECLAIMED | PGS_ATTR_STUCK,
+                    0);
+}
+
 void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page)
 {
     struct pgs_domain *domain = pgs_page_domain(host, page);

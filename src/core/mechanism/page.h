@@ -25,6 +25,10 @@ bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
 void pgs_page_privatise(struct pgshare_host *host, uint32_t page,
                         uint64_t clear);
 
+/* The same for a page that was protected and not written meanwhile: what its
+ * word remembers of its content still holds. */
+void pgs_page_privatise_known(struct pgshare_host *host, uint32_t page);
+
 /* The page became private for us, but the backend could not make it writable:
  * the next fault, or the runner, tries again. */
 void pgs_page_privatise_stuck(struct pgshare_host *host, uint32_t page);

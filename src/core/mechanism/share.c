@@ -207,6 +207,8 @@ static void note_undone(struct pgs_call *call, struct pgs_side *side,
             forget_mark(call, side, i);
         if (extent->status[k])
             pgs_page_privatise_stuck(call->host, side->page + i);
+        else if (extent->result[i] == PGSHARE_ERR_DIFFERENT)
+            pgs_page_privatise_known(call->host, side->page + i);
         else
             pgs_page_privatise(call->host, side->page + i, 0);
     }

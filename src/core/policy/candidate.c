@@ -2,8 +2,9 @@
 /*
  * Candidates: from "these may be equal" to an extent in the share protocol.
  *
- * A candidate is cut into extents that the protocol can carry (a chunk of the
- * GFN table, 512 pages, no overlap with itself) and tried at once. Where the
+ * A candidate is cut into parts that no floor forbids, and these into extents
+ * that the protocol can carry (a chunk of the GFN table, 512 pages, no overlap
+ * with itself), which are tried at once. Where the
  * backend answers inline, that is all; where it does not, the extent is the
  * runner's from then on, and the budget of extents under way keeps calls free
  * for faults, which must never wait for candidates.
@@ -54,17 +55,21 @@ static void finish(struct pgs_call *call)
         pgs_count(&host->shards, PGS_COUNT_HINTS_USELESS, 1);
     if (extent->map)
         pgs_hints_learn(host, extent);
+    pgs_match_learn(host, extent);
+    pgs_blocks_count(&policy->scan, extent);
     pgs_extent_free(host, extent);
 }
 
-/* Fills in one extent of the candidate, from its page `at` on. */
+/* Fills in one extent of the candidate, of at most `limit` pages from its page
+ * `at` on. */
 static struct pgs_extent *make(struct pgshare_host *host,
-                               const struct pgs_candidate *c, uint32_t at)
+                               const struct pgs_candidate *c, uint32_t at,
+                               uint32_t limit)
 {
     uint32_t client, source = 0, n;
     struct pgs_extent *extent;
 
-    n = pgs_extent_cut(c->client, c->client_gfn + at, c->count - at, &client);
+    n = pgs_extent_cut(c->client, c->client_gfn + at, limit, &client);
     if (n && c->source)
         n = pgs_extent_cut(c->source, c->source_gfn + at, n, &source);
     /* an extent that overlaps itself is cut to the distance */
@@ -112,23 +117,41 @@ static bool start(struct pgshare_host *host, struct pgs_extent *extent)
     return true;
 }
 
+/* The pages [at, at + n). Answers how many of them it took on. */
+static uint32_t start_part(struct pgshare_host *host,
+                           const struct pgs_candidate *c, uint32_t at,
+                           uint32_t n, struct pgs_budget *budget)
+{
+    uint32_t done = 0;
+
+    while (done < n && pgs_candidate_room(host)) {
+        struct pgs_extent *extent = make(host, c, at + done, n - done);
+        uint32_t count = extent ? extent->count : 1;
+
+        if (extent && !start(host, extent))
+            break;
+        done += count;
+        budget->pages -= budget->pages < count ? budget->pages : count;
+    }
+    return done;
+}
+
 uint32_t pgs_candidate_try(struct pgshare_host *host,
                            const struct pgs_candidate *c,
                            struct pgs_budget *budget)
 {
     uint32_t at = 0;
+    uint32_t n;
 
     if (!pgs_may_share(c->client) || (c->source && !pgs_may_share(c->source)) ||
         (c->source && c->source->group != c->client->group))
         return c->count;
-    while (at < c->count && pgs_candidate_room(host)) {
-        struct pgs_extent *extent = make(host, c, at);
-        uint32_t n = extent ? extent->count : 1;
+    while ((n = pgs_floor_next(c, &at))) {
+        uint32_t done = start_part(host, c, at, n, budget);
 
-        if (extent && !start(host, extent))
-            break;
-        at += n;
-        budget->pages -= budget->pages < n ? budget->pages : n;
+        at += done;
+        if (done < n)
+            return at;
     }
-    return at;
+    return c->count;
 }

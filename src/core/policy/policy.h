@@ -8,6 +8,7 @@
 #define PGS_POLICY_POLICY_H
 
 #include "mechanism/extent.h"
+#include "policy/scan.h"
 #include "tables/index.h"
 #include "tables/keymap.h"
 #include "tables/queue.h"
@@ -34,14 +35,6 @@ struct pgs_lineage {
     uint64_t born_ns;
 };
 
-/* One pass over fingerprints. Active: `slot` is not 0. */
-struct pgs_pass {
-    uint32_t slot;     /* domain being looked at */
-    uint64_t gfn;      /* from here on */
-    bool all;          /* go on with the next domain */
-    uint32_t pending;  /* fingerprint operations under way */
-};
-
 /* What may still be done in this run. */
 struct pgs_budget {
     uint64_t deadline; /* on the clock */
@@ -51,7 +44,7 @@ struct pgs_budget {
 
 struct pgs_policy {
     struct pgs_queue hints;
-    struct pgs_hint carry;           /* what is left of a hint; count 0: none */
+    struct pgs_hint carry; /* what is left of a hint; count 0: none */
     struct pgs_keymap blocks;
     struct pgs_keymap files;
     struct pgs_index index;
@@ -60,8 +53,7 @@ struct pgs_policy {
     uint32_t n_libraries;
     struct pgs_lineage lineages[PGS_LINEAGES_MAX];
     uint32_t n_lineages;
-    struct pgs_pass pass;
-    _Atomic uint64_t pass_wanted;    /* a handle, UINT64_MAX: all, 0: none */
+    struct pgs_scan scan;
     uint32_t turn;                   /* slot to be looked after next, 0: none */
     bool turn_harvests;              /* this round of turns does */
     bool turn_left;                  /* it found work that it had to leave */
@@ -81,6 +73,11 @@ void pgs_policy_histogram(struct pgshare_host *host, uint64_t *ret);
 void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
              struct pgshare_progress *ret);
 
+/* The embedder's budget, with defaults, from now on. _ABI as pgs_abi_in(). */
+int pgs_run_budget(struct pgshare_host *host,
+                   const struct pgshare_budget *given,
+                   struct pgs_budget *ret_budget);
+
 /* When the next run is due, on the clock: 0 now, PGSHARE_FOREVER never. */
 uint64_t pgs_run_deadline(struct pgshare_host *host);
 
@@ -90,11 +87,11 @@ struct pgs_candidate {
     uint64_t source_gfn;
     struct pgs_domain *client;
     uint64_t client_gfn;
-    uint32_t count;  /* any; cut into extents here */
+    uint32_t count; /* any; cut into extents here */
     uint32_t cause;
-    uint32_t flags;  /* enum pgs_extent_flag */
+    uint32_t flags; /* enum pgs_extent_flag */
     uint64_t born_ns;
-    uint32_t map;    /* which map is to be told how it ended */
+    uint32_t map; /* which map is to be told how it ended */
     uint64_t object;
     uint64_t position;
 };
@@ -120,9 +117,6 @@ int pgs_library_enter(struct pgshare_host *host,
 /* candidate.c tells how an extent from a map ended. */
 void pgs_hints_learn(struct pgshare_host *host,
                      const struct pgs_extent *extent);
-
-/* pass.c: goes on with the pass. True: it is not at its end. */
-bool pgs_pass_run(struct pgshare_host *host, struct pgs_budget *budget);
 
 /* demand.c: the sink's demand(). */
 int pgs_demand(void *host, uint64_t dom, uint64_t gfn, uint64_t cookie);

@@ -4,10 +4,10 @@
  *
  * First what others wait for (answers of the backend, faults, demands, the
  * end of domains), then what keeps the books (harvest, releases, rings,
- * declarations, the reserve), then what gains memory: hints before the pass.
+ * declarations, the reserve), then what gains memory: hints before the scanner.
  * It goes round until nothing moves, or the budget is used up. Domains are
  * looked after by turns, so that many of them do not use up each run's time;
- * and hints and the pass may do one step in each run, however short it is.
+ * and hints and the scanner may do one step in each run, however short it is.
  */
 #include "policy/policy.h"
 
@@ -42,6 +42,8 @@ int pgs_policy_init(struct pgshare_host *host)
     if (!r)
         r = pgs_index_init(&policy->index, &host->heap);
     if (!r)
+        r = pgs_scan_init(&policy->scan);
+    if (!r)
         r = pgs_mutex_init(&policy->libraries_lock, PGS_RANK_LEAF);
     return r;
 }
@@ -56,6 +58,7 @@ void pgs_policy_fini(struct pgshare_host *host)
     pgs_keymap_fini(&policy->blocks);
     pgs_keymap_fini(&policy->files);
     pgs_index_fini(&policy->index);
+    pgs_scan_fini(host);
     PGS_FREE_N(&host->heap, policy->libraries, PGS_LIBRARIES_MAX);
     pgs_mutex_fini(&policy->libraries_lock);
     PGS_FREE(&host->heap, policy);
@@ -181,7 +184,7 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
 {
     struct pgs_policy *policy = host->policy;
     uint64_t broken = pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN);
-    bool hints, pass, left;
+    bool hints, scan, left;
     uint32_t ended;
 
     policy->progress = (struct pgshare_progress){ .size = sizeof(*ret) };
@@ -198,14 +201,14 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
         budget->step = true; /* the books may have used up the time */
         hints = pgs_hints_run(host, budget);
         budget->step = true;
-        pass = pgs_pass_run(host, budget);
+        scan = pgs_scan_run(host, budget);
         budget->step = false;
         ended += before != budget->pages;
     } while (ended && pgs_budget_left(host, budget));
     policy->progress.broken =
         pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN) - broken;
     policy->progress.more =
-        hints || pass || left || ended ||
+        hints || scan || left || ended ||
         atomic_load_explicit(&host->n_doomed, memory_order_relaxed) ||
         atomic_load_explicit(&host->work, memory_order_relaxed);
     *ret = policy->progress;
@@ -224,16 +227,17 @@ static uint64_t due(struct pgs_domain *domain)
 
 uint64_t pgs_run_deadline(struct pgshare_host *host)
 {
-    uint64_t first = PGSHARE_FOREVER;
+    uint64_t first;
 
     if (atomic_load_explicit(&host->work, memory_order_relaxed) ||
         host->policy->progress.more)
         return 0;
     if (atomic_load_explicit(&host->calls.n_running, memory_order_relaxed))
         return pgs_now(&host->platform) + HARVEST_NS;
+    first = pgs_scan_due(host);
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
-        struct pgs_domain *domain = atomic_load_explicit(
-            &host->slots[slot], memory_order_seq_cst);
+        struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
+                                                         memory_order_seq_cst);
 
         if (domain && due(domain) < first)
             first = due(domain);

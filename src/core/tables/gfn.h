@@ -18,7 +18,9 @@
  *                  SHARED     its rmap node, or PGS_NODE_ZERO
  *                  HOLE       0
  *      bits 48-63  epoch: PRIVATE, HOLE: low bits of the domain's harvest epoch
- *                  in which an operation of ours made it so; else 0
+ *                  in which an operation of ours made it so, with a mark; or of
+ *                  a PRIVATE page, when the scanner comes back (policy/scan.h);
+ *                  else 0
  *
  * BUSY is the word's lock, held across backend operations (that is what "in
  * flight" means): only its holder changes state and payload. Attributes may be
@@ -101,11 +103,19 @@ static inline uint64_t pgs_word_with(enum pgs_state state, uint32_t index,
 
 struct pgs_domain;
 
+/* Regions of 512 pages, 2 MiB, in a chunk. */
+#define PGS_CHUNK_REGIONS (PGS_CHUNK_GFNS / 512)
+/* Bits of so many passes of the scanner, one for each region. */
+#define PGS_REDO_TURNS 3u
+#define PGS_REDO_WORDS (PGS_CHUNK_REGIONS / 64)
+
 /* Invariant: words of a chunk belong to one domain; GFN = base + offset. */
 struct pgs_chunk {
     _Atomic uint64_t *words; /* NULL: the chunk is free */
     struct pgs_domain *domain;
     uint64_t base; /* first GFN */
+    /* to be looked at whole; see policy/scan_batch.c */
+    _Atomic uint64_t redo[PGS_REDO_TURNS][PGS_REDO_WORDS];
 };
 
 /* All chunks of a host. Changed under PGS_RANK_DOMAINS; a chunk's contents are

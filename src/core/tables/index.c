@@ -33,6 +33,8 @@
 #include "base/mix.h"
 #include "tables/gfn.h"
 
+#include <string.h>
+
 #define BASE_SHIFT 12u
 #define BASE_BUCKETS (UINT32_C(1) << BASE_SHIFT)
 #define BASE_MASK (BASE_BUCKETS - 1)
@@ -44,12 +46,12 @@
 #define BUCKETS_MAX (UINT64_C(1) << 29)
 
 /*
- * A bucket is added when more than this is full, in 1/1024. At 0.90 an entry
- * costs 7.1 bytes and none is lost in millions; at 0.92 one in 10^5 is, and
- * above that adding gets slow before it gets much denser.
+ * A bucket is added when more than this is full, in 1/1024. At 0.85 an entry
+ * costs 7.5 bytes and few adds displace another entry; at 0.90 it costs 7.1
+ * bytes, but adding takes three times as long; at 0.92 one in 10^5 is lost.
  */
-#define FILL 922u
-/* Displacements before an entry is given up: each reads one cache line. */
+#define FILL 875u
+/* Displacements in a row before an entry is given up. */
 #define STEPS_MAX 128u
 
 /* Where one entry may be. `tag` and either root say all. */
@@ -67,7 +69,8 @@ bool pgs_index_is_valid(const struct pgs_index *index)
     return n >> index->level == 1 && index->level >= BASE_SHIFT &&
            n <= atomic_load_explicit(&index->buckets.size,
                                      memory_order_relaxed) &&
-           index->used <= n * PGS_BUCKET_ENTRIES;
+           index->used <= n * PGS_BUCKET_ENTRIES &&
+           index->n_homeless <= PGS_INDEX_HOMELESS;
 }
 
 int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap)
@@ -75,8 +78,11 @@ int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap)
     index->n_buckets = 0;
     index->level = BASE_SHIFT;
     index->walk = 0;
+    index->swept = 0;
     index->used = 0;
     index->lost = 0;
+    index->first_homeless = 0;
+    index->n_homeless = 0;
     return pgs_slab_init(&index->buckets, heap, sizeof(struct pgs_bucket),
                          BUCKETS_PER_CHUNK_SHIFT, BUCKETS_MAX);
 }
@@ -86,6 +92,7 @@ void pgs_index_fini(struct pgs_index *index)
     pgs_slab_fini(&index->buckets);
     index->n_buckets = 0;
     index->used = 0;
+    index->n_homeless = 0;
 }
 
 static struct pgs_bucket *bucket_at(const struct pgs_index *index,
@@ -144,28 +151,37 @@ static void clear_entry(struct pgs_bucket *bucket, unsigned i)
     assert(bucket->page[i] == 0);
 }
 
-/* The entry of that tag from `i` on, or PGS_BUCKET_ENTRIES. */
-static unsigned find_tag(const struct pgs_bucket *bucket, uint32_t tag,
-                         unsigned i)
+/* Has one of four tags, side by side in a word, this value? Bits that are set
+ * above the first one that has it may mean nothing. */
+static uint64_t find_in_four(const uint16_t *four, uint64_t repeated)
 {
-    for (; i < PGS_BUCKET_ENTRIES; i++) {
-        if (bucket->tag[i] == (uint16_t)tag && bucket->page[i] != 0 &&
-            tag_of(bucket, i) == tag)
-            break;
-    }
-    return i;
+    uint64_t tags;
+
+    memcpy(&tags, four, sizeof(tags));
+    tags ^= repeated;
+    return (tags - UINT64_C(0x0001000100010001)) & ~tags &
+           UINT64_C(0x8000800080008000);
 }
 
-static unsigned count_tag(const struct pgs_bucket *bucket, uint32_t tag)
+/* Bit i: entry i has that tag. Most buckets have none. */
+static uint32_t find_tag(const struct pgs_bucket *bucket, uint32_t tag)
 {
-    unsigned n = 0;
+    uint64_t repeated = (uint16_t)tag * UINT64_C(0x0001000100010001);
+    uint32_t found = 0;
 
-    for (unsigned i = find_tag(bucket, tag, 0); i < PGS_BUCKET_ENTRIES;
-         i = find_tag(bucket, tag, i + 1))
-        n++;
-    return n;
+    static_assert(PGS_BUCKET_ENTRIES == 10, "4 + 4 + the last 4");
+    if ((find_in_four(&bucket->tag[0], repeated) |
+         find_in_four(&bucket->tag[4], repeated) |
+         find_in_four(&bucket->tag[6], repeated)) == 0)
+        return 0;
+    for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++)
+        found |= (uint32_t)(bucket->tag[i] == (uint16_t)tag &&
+                            bucket->page[i] != 0 && tag_of(bucket, i) == tag)
+                 << i;
+    return found;
 }
 
+/* How many entries are empty. */
 static unsigned count_empty(const struct pgs_bucket *bucket)
 {
     unsigned n = 0;
@@ -175,14 +191,25 @@ static unsigned count_empty(const struct pgs_bucket *bucket)
     return n;
 }
 
+/* Nearly always 0, and then few. */
+static unsigned count(uint32_t entries)
+{
+    unsigned n = 0;
+
+    for (; entries != 0; entries &= entries - 1)
+        n++;
+    return n;
+}
+
 /* There is room. */
 static void put_entry(struct pgs_bucket *bucket, uint32_t tag, uint32_t page)
 {
-    unsigned i = 0;
+    uint32_t empty = 0;
 
-    while (bucket->page[i] != 0)
-        i++;
-    set_entry(bucket, i, tag, page);
+    for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++)
+        empty |= (uint32_t)(bucket->page[i] == 0) << i;
+    assert(empty != 0);
+    set_entry(bucket, (unsigned)__builtin_ctz(empty), tag, page);
 }
 
 static bool make_room(struct pgs_index *index, uint64_t n_buckets)
@@ -195,9 +222,10 @@ static bool make_room(struct pgs_index *index, uint64_t n_buckets)
 /* Adds a bucket, to which one other's entries move, as their bits say. */
 static bool split_one(struct pgs_index *index)
 {
-    uint32_t from = (uint32_t)(index->n_buckets - (UINT64_C(1) <<
-                                                   index->level));
+    uint32_t from = (uint32_t)(index->n_buckets -
+                               (UINT64_C(1) << index->level));
     uint32_t to = (uint32_t)index->n_buckets;
+    uint32_t moving = 0;
     struct pgs_bucket *old;
     struct pgs_bucket *new;
 
@@ -206,13 +234,17 @@ static bool split_one(struct pgs_index *index)
     index->n_buckets++;
     old = bucket_at(index, from);
     new = bucket_at(index, to);
+    /* which ones move is as good as random: no branch may depend on it */
     for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++) {
         struct place place = { tag_of(old, i), from & BASE_MASK };
 
-        if (old->page[i] == 0 || bucket_of(index, place) == from)
-            continue;
-        assert(bucket_of(index, place) == to);
-        set_entry(new, i, place.tag, ~old->page[i]);
+        moving |= (uint32_t)(old->page[i] != 0 && bucket_of(index, place) == to)
+                  << i;
+    }
+    for (; moving != 0; moving &= moving - 1) {
+        unsigned i = (unsigned)__builtin_ctz(moving);
+
+        set_entry(new, i, tag_of(old, i), ~old->page[i]);
         clear_entry(old, i);
     }
     if (index->n_buckets >> (index->level + 1) != 0)
@@ -221,56 +253,118 @@ static bool split_one(struct pgs_index *index)
     return true;
 }
 
-/* Room for one more, if it can be had. False: there is no table at all. */
-static bool grow(struct pgs_index *index)
+void pgs_index_reserve(struct pgs_index *index, uint32_t n)
 {
+    assert(pgs_index_is_valid(index));
     if (index->n_buckets == 0) {
         if (!make_room(index, BASE_BUCKETS))
-            return false;
+            return;
         index->n_buckets = BASE_BUCKETS;
         index->level = BASE_SHIFT;
     }
-    while (index->used * 1024 >=
+    while ((index->used + n) * 1024 >
            index->n_buckets * (PGS_BUCKET_ENTRIES * FILL)) {
         if (!split_one(index))
             break;
     }
-    return true;
 }
 
-/*
- * Both buckets are full: the entry takes the place of another, which goes to
- * its own second bucket, and so on. The last in hand is lost.
- */
-static void displace(struct pgs_index *index, struct place place,
-                     uint32_t page)
-{
-    for (unsigned step = 0; step < STEPS_MAX; step++) {
-        struct pgs_bucket *bucket = bucket_at(index, bucket_of(index, place));
-        unsigned i = (unsigned)((pgs_mix(index->walk++) >> 32) %
-                                PGS_BUCKET_ENTRIES);
-        struct place next = { tag_of(bucket, i), place.root };
-        uint32_t displaced = ~bucket->page[i];
-
-        assert(displaced != PGS_PAGE_NONE);
-        set_entry(bucket, i, place.tag, page);
-        place = other_place(next);
-        page = displaced;
-        bucket = bucket_at(index, bucket_of(index, place));
-        if (count_empty(bucket) > 0) {
-            put_entry(bucket, place.tag, page);
-            index->used++;
-            return;
-        }
-    }
-    index->lost++;
-}
-
-void pgs_index_add(struct pgs_index *index, uint64_t fingerprint,
-                   uint32_t page)
+void pgs_index_seek(const struct pgs_index *index, uint64_t fingerprint,
+                    struct pgs_seek *ret_seek)
 {
     struct place one = first_place(fingerprint);
-    struct place two = other_place(one);
+
+    *ret_seek = (struct pgs_seek){ .tag = one.tag, .root = one.root };
+    if (index->n_buckets == 0)
+        return;
+    ret_seek->bucket[0] = bucket_of(index, one);
+    ret_seek->bucket[1] = bucket_of(index, other_place(one));
+    __builtin_prefetch(bucket_at(index, ret_seek->bucket[0]), 1);
+    __builtin_prefetch(bucket_at(index, ret_seek->bucket[1]), 1);
+}
+
+/* ---- displacement ------------------------------------------------------ */
+
+static struct pgs_homeless *homeless_at(struct pgs_index *index, uint32_t i)
+{
+    return &index->homeless[(index->first_homeless + i) % PGS_INDEX_HOMELESS];
+}
+
+static void send_for(struct pgs_index *index, struct pgs_homeless entry)
+{
+    struct place place = { entry.tag, entry.root };
+
+    assert(index->n_homeless < PGS_INDEX_HOMELESS);
+    *homeless_at(index, index->n_homeless++) = entry;
+    __builtin_prefetch(bucket_at(index, bucket_of(index, place)), 1);
+}
+
+/* The entry takes the place of another one in its full bucket, which is to go
+ * to its own second one. */
+static struct pgs_homeless displace(struct pgs_index *index,
+                                    struct pgs_homeless entry)
+{
+    struct place place = { entry.tag, entry.root };
+    struct pgs_bucket *bucket = bucket_at(index, bucket_of(index, place));
+    unsigned i = (unsigned)((pgs_mix(index->walk++) >> 32) %
+                            PGS_BUCKET_ENTRIES);
+    struct place next = { tag_of(bucket, i), place.root };
+    uint32_t displaced = ~bucket->page[i];
+
+    assert(displaced != PGS_PAGE_NONE);
+    set_entry(bucket, i, place.tag, entry.page);
+    next = other_place(next);
+    return (struct pgs_homeless){ next.tag, next.root, displaced,
+                                  entry.steps + 1 };
+}
+
+/* The one that has waited longest finds room, or displaces another. */
+static void settle_one(struct pgs_index *index)
+{
+    struct pgs_homeless entry = *homeless_at(index, 0);
+    struct place place = { entry.tag, entry.root };
+    struct pgs_bucket *bucket = bucket_at(index, bucket_of(index, place));
+
+    index->first_homeless = (index->first_homeless + 1) % PGS_INDEX_HOMELESS;
+    index->n_homeless--;
+    if (entry.page == PGS_PAGE_NONE)
+        return;
+    if (count_empty(bucket) > 0) {
+        put_entry(bucket, entry.tag, entry.page);
+        index->used++;
+    } else if (entry.steps == STEPS_MAX) {
+        index->lost++;
+    } else {
+        send_for(index, displace(index, entry));
+    }
+}
+
+/* Both its buckets are full. */
+static void add_homeless(struct pgs_index *index, struct place place,
+                         uint32_t page)
+{
+    struct pgs_homeless entry = { place.tag, place.root, page, 0 };
+
+    while (index->n_homeless == PGS_INDEX_HOMELESS)
+        settle_one(index);
+    send_for(index, displace(index, entry));
+}
+
+static bool is_of_seek(const struct pgs_homeless *entry,
+                       const struct pgs_seek *seek)
+{
+    struct place place = { seek->tag, seek->root };
+
+    return entry->tag == seek->tag && entry->page != PGS_PAGE_NONE &&
+           (entry->root == seek->root ||
+            entry->root == other_place(place).root);
+}
+
+/* ------------------------------------------------------------------------ */
+
+void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
+                   uint32_t page)
+{
     struct pgs_bucket *a;
     struct pgs_bucket *b;
     unsigned room_a;
@@ -278,20 +372,21 @@ void pgs_index_add(struct pgs_index *index, uint64_t fingerprint,
 
     assert(pgs_index_is_valid(index));
     assert(page != PGS_PAGE_NONE);
-    if (!grow(index)) {
+    if (index->n_buckets == 0) {
         index->lost++;
         return;
     }
-    a = bucket_at(index, bucket_of(index, one));
-    b = bucket_at(index, bucket_of(index, two));
-    if (count_tag(a, one.tag) + count_tag(b, one.tag) >= PGS_INDEX_REPEATS)
+    a = bucket_at(index, seek->bucket[0]);
+    b = bucket_at(index, seek->bucket[1]);
+    if (count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
+        PGS_INDEX_REPEATS)
         return;
     room_a = count_empty(a);
     room_b = count_empty(b);
     if (room_a == 0 && room_b == 0) {
-        displace(index, one, page);
+        add_homeless(index, (struct place){ seek->tag, seek->root }, page);
     } else {
-        put_entry(room_a >= room_b ? a : b, one.tag, page);
+        put_entry(room_a >= room_b ? a : b, seek->tag, page);
         index->used++;
     }
     assert(pgs_index_is_valid(index));
@@ -299,8 +394,11 @@ void pgs_index_add(struct pgs_index *index, uint64_t fingerprint,
 
 static bool remove_from(struct pgs_bucket *bucket, uint32_t tag, uint32_t page)
 {
-    for (unsigned i = find_tag(bucket, tag, 0); i < PGS_BUCKET_ENTRIES;
-         i = find_tag(bucket, tag, i + 1)) {
+    uint32_t found = find_tag(bucket, tag);
+
+    for (; found != 0; found &= found - 1) {
+        unsigned i = (unsigned)__builtin_ctz(found);
+
         if (bucket->page[i] == ~page) {
             clear_entry(bucket, i);
             return true;
@@ -309,46 +407,93 @@ static bool remove_from(struct pgs_bucket *bucket, uint32_t tag, uint32_t page)
     return false;
 }
 
-void pgs_index_remove(struct pgs_index *index, uint64_t fingerprint,
+void pgs_index_remove(struct pgs_index *index, const struct pgs_seek *seek,
                       uint32_t page)
 {
-    struct place one = first_place(fingerprint);
-    struct place two = other_place(one);
-
     assert(pgs_index_is_valid(index));
     if (index->n_buckets == 0)
         return;
-    if (remove_from(bucket_at(index, bucket_of(index, one)), one.tag, page) ||
-        remove_from(bucket_at(index, bucket_of(index, two)), two.tag, page)) {
+    if (remove_from(bucket_at(index, seek->bucket[0]), seek->tag, page) ||
+        remove_from(bucket_at(index, seek->bucket[1]), seek->tag, page)) {
         assert(index->used > 0);
         index->used--;
+        return;
+    }
+    for (uint32_t i = 0; i < index->n_homeless; i++) {
+        struct pgs_homeless *entry = homeless_at(index, i);
+
+        if (is_of_seek(entry, seek) && entry->page == page) {
+            entry->page = PGS_PAGE_NONE;
+            return;
+        }
     }
 }
 
-bool pgs_index_next(const struct pgs_index *index, uint64_t fingerprint,
+bool pgs_index_next(const struct pgs_index *index, const struct pgs_seek *seek,
                     uint32_t *cursor, uint32_t *ret_page)
 {
-    struct place place = first_place(fingerprint);
-    unsigned from = *cursor;
+    const uint32_t end = 2 * PGS_BUCKET_ENTRIES;
 
-    assert(from <= 2 * PGS_BUCKET_ENTRIES);
+    assert(*cursor <= end + PGS_INDEX_HOMELESS);
     if (index->n_buckets == 0)
         return false;
-    for (unsigned base = 0; base < 2 * PGS_BUCKET_ENTRIES;
-         base += PGS_BUCKET_ENTRIES, place = other_place(place)) {
-        const struct pgs_bucket *bucket;
-        unsigned i;
+    for (uint32_t which = *cursor / PGS_BUCKET_ENTRIES; which < 2; which++) {
+        uint32_t base = which * PGS_BUCKET_ENTRIES;
+        uint32_t from = *cursor > base ? *cursor - base : 0;
+        const struct pgs_bucket *bucket = bucket_at(index, seek->bucket[which]);
+        uint32_t found = find_tag(bucket, seek->tag) >> from << from;
 
-        if (from >= base + PGS_BUCKET_ENTRIES)
-            continue;
-        bucket = bucket_at(index, bucket_of(index, place));
-        i = find_tag(bucket, place.tag, from > base ? from - base : 0);
-        if (i < PGS_BUCKET_ENTRIES) {
-            *ret_page = ~bucket->page[i];
-            *cursor = base + i + 1;
+        if (found != 0) {
+            from = (uint32_t)__builtin_ctz(found);
+            *ret_page = ~bucket->page[from];
+            *cursor = base + from + 1;
             return true;
         }
     }
-    *cursor = 2 * PGS_BUCKET_ENTRIES;
+    for (uint32_t i = *cursor > end ? *cursor - end : 0; i < index->n_homeless;
+         i++) {
+        const struct pgs_homeless *entry =
+            &index->homeless[(index->first_homeless + i) % PGS_INDEX_HOMELESS];
+
+        if (is_of_seek(entry, seek)) {
+            *ret_page = entry->page;
+            *cursor = end + i + 1;
+            return true;
+        }
+    }
+    *cursor = end + PGS_INDEX_HOMELESS;
     return false;
+}
+
+/* Is an entry with this tag in a bucket of this root one of the fingerprint's? */
+static bool is_of(uint64_t fingerprint, uint32_t tag, uint32_t root)
+{
+    struct place one = first_place(fingerprint);
+
+    return one.tag == tag &&
+           (one.root == root || other_place(one).root == root);
+}
+
+void pgs_index_sweep(struct pgs_index *index, uint32_t n,
+                     bool (*look)(void *ctx, uint32_t page,
+                                  uint64_t *ret_fingerprint),
+                     void *ctx)
+{
+    for (; n > 0 && index->n_buckets > 0; n--) {
+        uint32_t at = index->swept < index->n_buckets ? index->swept : 0;
+        struct pgs_bucket *bucket = bucket_at(index, at);
+
+        index->swept = at + 1;
+        for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++) {
+            uint64_t fingerprint;
+
+            if (bucket->page[i] == 0 ||
+                (look(ctx, ~bucket->page[i], &fingerprint) &&
+                 is_of(fingerprint, tag_of(bucket, i), at & BASE_MASK)))
+                continue;
+            clear_entry(bucket, i);
+            index->used--;
+        }
+    }
+    assert(pgs_index_is_valid(index));
 }

@@ -11,7 +11,9 @@
  * lines. The table grows by splitting one bucket at a time (linear hashing),
  * so that it never needs twice its size; an entry for which there is no room
  * displaces others to their second bucket (cuckoo hashing), and where that
- * does not end soon, one entry is lost: a missed chance, not an error.
+ * does not end soon, one entry is lost: a missed chance, not an error. What is
+ * displaced waits in a short queue while its bucket's cache line is on its way,
+ * and is found there.
  *
  * Contents that very many pages have (a pattern, say) take four entries at the
  * most; adding a fifth page does nothing.
@@ -29,6 +31,8 @@
 #define PGS_BUCKET_ENTRIES 10u
 /* Entries with one tag in a pair of buckets. */
 #define PGS_INDEX_REPEATS 4u
+/* Entries that are on their way to another bucket, at the most. */
+#define PGS_INDEX_HOMELESS 16u
 
 /* Invariant: an empty entry is all zero, so that fresh memory is empty. */
 struct pgs_bucket {
@@ -45,9 +49,25 @@ struct pgs_index {
     struct pgs_slab buckets;
     uint64_t n_buckets; /* in use */
     uint32_t level;
-    uint32_t walk; /* chooses what is displaced */
-    uint64_t used;
+    uint32_t walk;  /* chooses what is displaced */
+    uint32_t swept; /* the bucket where a sweep goes on */
+    uint64_t used; /* without the homeless */
     uint64_t lost; /* entries that found no room */
+    struct pgs_homeless {
+        uint32_t tag;
+        uint32_t root; /* of where it is to go */
+        uint32_t page; /* PGS_PAGE_NONE: it was taken out */
+        uint32_t steps;
+    } homeless[PGS_INDEX_HOMELESS]; /* a ring */
+    uint32_t first_homeless;
+    uint32_t n_homeless;
+};
+
+/* Where the entries of one fingerprint may be, until the index grows. */
+struct pgs_seek {
+    uint32_t tag;
+    uint32_t root; /* one of two; see index.c */
+    uint32_t bucket[2];
 };
 
 int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap);
@@ -55,18 +75,33 @@ void pgs_index_fini(struct pgs_index *index);
 /* The invariants, as far as O(1) goes. */
 bool pgs_index_is_valid(const struct pgs_index *index);
 
-/* Enters a page; never fails (see above). The caller has looked first. Memory
- * is taken while it can be had. */
-void pgs_index_add(struct pgs_index *index, uint64_t fingerprint,
+/* Room for `n` more, while memory can be had. What was sought is void. */
+void pgs_index_reserve(struct pgs_index *index, uint32_t n);
+/* Finds the places of a fingerprint's entries and sends for them, so that who
+ * seeks many at once waits for memory once. */
+void pgs_index_seek(const struct pgs_index *index, uint64_t fingerprint,
+                    struct pgs_seek *ret_seek);
+
+/* Enters a page; never fails (see above). The caller has looked first, and
+ * reserved. */
+void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
                    uint32_t page);
 /* Takes one entry out; no error if it is not there. */
-void pgs_index_remove(struct pgs_index *index, uint64_t fingerprint,
+void pgs_index_remove(struct pgs_index *index, const struct pgs_seek *seek,
                       uint32_t page);
 /*
  * The next page proposed for a fingerprint. *cursor starts at 0. False: no
  * more. Entries may be removed between two calls; after an add, begin again.
  */
-bool pgs_index_next(const struct pgs_index *index, uint64_t fingerprint,
+bool pgs_index_next(const struct pgs_index *index, const struct pgs_seek *seek,
                     uint32_t *cursor, uint32_t *ret_page);
+/*
+ * Goes on through the next `n` buckets, and takes out entries of pages that
+ * have no fingerprint (`look` answers false) or another one.
+ */
+void pgs_index_sweep(struct pgs_index *index, uint32_t n,
+                     bool (*look)(void *ctx, uint32_t page,
+                                  uint64_t *ret_fingerprint),
+                     void *ctx);
 
 #endif

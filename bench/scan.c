@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * scan-cold, scan-steady: what a pass costs beyond hashing.
+ *
+ * Cold: every pass is a new host's first one, over distinct pages that have all
+ * been written; the yardstick hashes as much memory, page by page, with the
+ * same function. Steady: of the pages that a host knows, one in a hundred is
+ * written before each pass; the yardstick hashes just as many, scattered alike.
+ */
+#include "bench.h"
+
+#include "ksm.h"
+#include "measure.h"
+
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define PAGES 131072u /* 512 MiB */
+#define PAGES_QUICK 4096u
+#define ROUNDS_COLD 7u
+#define ROUNDS_STEADY 15u
+#define ONE_IN 100u
+#define SEED UINT64_C(0x7067736861726521)
+
+struct set {
+    uint32_t pages;
+    unsigned char *bare; /* the yardstick's memory */
+    uint32_t *written;   /* [pages / ONE_IN], ascending */
+    struct pgs_rig rig;
+    struct pgs_guest guest;
+};
+
+static void set_open(struct set *set, const struct pgs_bench *bench)
+{
+    set->pages = bench->quick ? PAGES_QUICK : PAGES;
+    set->bare = pgs_bench_memory_new((size_t)set->pages * PGSHARE_PAGE_SIZE);
+    set->written = calloc(set->pages / ONE_IN, sizeof(*set->written));
+    if (!set->written)
+        pgs_bench_die("no memory");
+    for (uint32_t i = 0; i < set->pages; i++)
+        pgs_content_fill(NULL, 0, i, set->bare + (size_t)i * PGSHARE_PAGE_SIZE);
+    pgs_rig_open_logged(&set->rig, 2 * (uint64_t)set->pages + 65536);
+    pgs_rig_guest(&set->rig, &set->guest, set->pages, PGS_CONTENT_BY_GFN,
+                  false);
+}
+
+static void set_close(struct set *set)
+{
+    pgs_rig_close(&set->rig);
+    pgs_bench_memory_free(set->bare, (size_t)set->pages * PGSHARE_PAGE_SIZE);
+    free(set->written);
+}
+
+/* CPU time of one pass, in ns. */
+static double pass(struct set *set)
+{
+    uint64_t begin = pgs_bench_cpu();
+
+    pgs_bench_check(pgshare_host_pass(set->rig.host, 0), "pgshare_host_pass");
+    pgs_bench_check(pgshare_host_settle(set->rig.host, PGSHARE_FOREVER),
+                    "pgshare_host_settle");
+    return (double)(pgs_bench_cpu() - begin);
+}
+
+static double hash_all(const struct set *set)
+{
+    uint64_t begin = pgs_bench_cpu(), sum = 0;
+
+    for (uint32_t i = 0; i < set->pages; i++)
+        sum += XXH3_64bits_withSeed(set->bare + (size_t)i * PGSHARE_PAGE_SIZE,
+                                    PGSHARE_PAGE_SIZE, SEED);
+    pgs_bench_use(sum);
+    return (double)(pgs_bench_cpu() - begin);
+}
+
+/* A new host, which knows nothing; all pages are written. */
+static void forget_all(struct set *set)
+{
+    if (set->guest.dom)
+        pgs_rig_leave(&set->guest);
+    pgs_rig_host_close(&set->rig);
+    for (uint32_t i = 0; i < set->pages; i++)
+        pgs_bench_check(pgshare_mock_write(set->guest.mock, i, 0, &i,
+                                           sizeof(i)),
+                        "pgshare_mock_write");
+    pgs_rig_host_open(&set->rig);
+    pgs_rig_join(&set->rig, &set->guest);
+}
+
+static void measure_cold(struct pgs_bench *bench, struct set *set)
+{
+    struct pgs_series passes = { 0 }, hashes = { 0 };
+    struct pgs_figure figure = {
+        .name = "scan-cold",
+        .metric = "first pass over distinct pages, 1 thread, sequential",
+        .unit = "pages/us",
+        .yardstick = "bare XXH3 of 4 KiB pages, sequential",
+        .limit = 0.85,
+        .bound = PGS_BOUND_RATIO_MIN,
+    };
+
+    for (unsigned i = 0; i < pgs_bench_rounds(bench, ROUNDS_COLD); i++) {
+        forget_all(set);
+        pgs_series_add(&hashes, hash_all(set));
+        pgs_series_add(&passes, pass(set));
+    }
+    figure.value = set->pages * 1e3 / pgs_series_median(&passes);
+    figure.yardstick_value = set->pages * 1e3 / pgs_series_median(&hashes);
+    pgs_report_add(bench->report, &figure);
+    pgs_bench_ksm(bench, &figure, set->pages);
+    pgs_series_fini(&passes);
+    pgs_series_fini(&hashes);
+}
+
+void pgs_bench_scan_cold(struct pgs_bench *bench)
+{
+    struct set set = { 0 };
+
+    if (!pgs_bench_wants(bench, "first pass over distinct pages"))
+        return;
+    set_open(&set, bench);
+    measure_cold(bench, &set);
+    set_close(&set);
+}
+
+/* ---- steady -------------------------------------------------------------- */
+
+static void write_some(struct set *set, uint64_t *random)
+{
+    for (uint32_t i = 0; i < set->pages / ONE_IN; i++) {
+        uint64_t word = pgs_bench_random(random);
+
+        set->written[i] = i * ONE_IN +
+                          (uint32_t)pgs_bench_below(random, ONE_IN);
+        pgs_bench_check(pgshare_mock_write(set->guest.mock, set->written[i], 8,
+                                           &word, sizeof(word)),
+                        "pgshare_mock_write");
+    }
+}
+
+static double hash_written(const struct set *set)
+{
+    uint64_t begin = pgs_bench_cpu(), sum = 0;
+
+    for (uint32_t i = 0; i < set->pages / ONE_IN; i++)
+        sum += XXH3_64bits_withSeed(set->bare + (size_t)set->written[i] *
+                                                    PGSHARE_PAGE_SIZE,
+                                    PGSHARE_PAGE_SIZE, SEED);
+    pgs_bench_use(sum);
+    return (double)(pgs_bench_cpu() - begin);
+}
+
+static void report_steady(struct pgs_bench *bench, const struct set *set,
+                          double steady, double hashed, double cold)
+{
+    struct pgs_figure figure = {
+        .name = "scan-steady",
+        .metric = "a pass after 1 % of the pages was written, scattered",
+        .unit = "ns/written page",
+        .yardstick = "bare XXH3 of just those pages, in the same order",
+        .value = steady / (set->pages / ONE_IN),
+        .yardstick_value = hashed / (set->pages / ONE_IN),
+        .limit = 2,
+        .bound = PGS_BOUND_RATIO,
+    };
+    struct pgs_figure against = {
+        .name = "scan-steady",
+        .metric = "a first pass against one after 1 % was written",
+        .unit = "ns/page",
+        .yardstick = "the pass after 1 % of the pages was written",
+        .value = cold / set->pages,
+        .yardstick_value = steady / set->pages,
+        .limit = 30,
+        .bound = PGS_BOUND_RATIO_MIN,
+    };
+
+    pgs_report_add(bench->report, &figure);
+    pgs_report_add(bench->report, &against);
+}
+
+void pgs_bench_scan_steady(struct pgs_bench *bench)
+{
+    struct pgs_series passes = { 0 }, hashes = { 0 };
+    uint64_t random = bench->seed;
+    struct set set = { 0 };
+    double cold;
+
+    if (!pgs_bench_wants(bench, "a pass after 1 % of the pages"))
+        return;
+    set_open(&set, bench);
+    forget_all(&set);
+    cold = pass(&set);
+    for (unsigned i = 0; i < pgs_bench_rounds(bench, ROUNDS_STEADY); i++) {
+        write_some(&set, &random);
+        hash_all(&set); /* neither finds its memory in the cache */
+        pgs_series_add(&passes, pass(&set));
+        pgs_series_add(&hashes, hash_written(&set));
+    }
+    report_steady(bench, &set, pgs_series_median(&passes),
+                  pgs_series_median(&hashes), cold);
+    set_close(&set);
+    pgs_series_fini(&passes);
+    pgs_series_fini(&hashes);
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Buddy blocks: matches that grow to runs, and which of them go first.
+ *
+ * The fingerprints of single pages, in the batch and in the words, are all that
+ * is kept; those of blocks follow from them. A page that the index proposes
+ * fixes a distance between two places in memory, and with it every aligned
+ * block around the page either matches at that distance or does not. So the
+ * match is grown in both directions, page by page, whatever its alignment, until
+ * fingerprints differ; the largest aligned block within the run is the order
+ * of its anchor. Runs go by that order, highest first, then by length, and take
+ * the pages that no run before them took; single pages are the last.
+ *
+ * Content sits at distances that are no multiples of a block in real guests,
+ * and one page that was written breaks a block, but not the rest of the run: it
+ * is then two runs, and one again when the page matches again.
+ *
+ * A guest can make many pages that look alike, so growth has a number of steps
+ * for each batch; when they are used up, each page stands alone.
+ */
+#include "policy/policy.h"
+
+#define ORDER_MAX (PGSHARE_ORDERS - 1u)
+
+uint32_t pgs_blocks_order(uint64_t first, uint64_t count)
+{
+    uint32_t order = ORDER_MAX;
+
+    for (; order > 0; order--) {
+        uint64_t size = UINT64_C(1) << order;
+        uint64_t begin = (first + size - 1) & ~(size - 1);
+
+        if (begin + size <= first + count)
+            break;
+    }
+    return order;
+}
+
+/* ---- growth -------------------------------------------------------------- */
+
+/* What is known of a page of the batch's chunk: by the batch, or its word. */
+static uint32_t print_at(const struct pgs_match *match, uint32_t page)
+{
+    uint32_t i = page - match->batch->page;
+    uint64_t word;
+
+    if (i < match->batch->count && match->print[i])
+        return match->print[i];
+    word = atomic_load_explicit(pgs_word_at(&match->host->chunks, page),
+                                memory_order_relaxed);
+    return pgs_scan_is_plain(match->domain, word) ? pgs_word_index(word) : 0;
+}
+
+/* Do two pages, both of chunks that the run is in already, match? */
+static bool is_match(struct pgs_match *match, uint32_t client, uint32_t source)
+{
+    uint32_t print = print_at(match, client);
+    uint64_t word;
+
+    if (!print)
+        return false;
+    word = atomic_load_explicit(pgs_word_at(&match->host->chunks, source),
+                                memory_order_acquire);
+    if ((word & PGS_NOT_PLAIN) == PGS_PRIVATE)
+        return pgs_word_index(word) == print;
+    return pgs_match_holds(match->host, source, match->domain->group, print);
+}
+
+static bool is_first_of_chunk(uint32_t page)
+{
+    return !(page & (PGS_CHUNK_GFNS - 1));
+}
+
+static void grow(struct pgs_match *match, struct pgs_run *run)
+{
+    while (run->count < PGS_BLOCK && match->steps &&
+           !is_first_of_chunk(run->client + run->count) &&
+           !is_first_of_chunk(run->source + run->count)) {
+        match->steps--;
+        if (!is_match(match, run->client + run->count,
+                      run->source + run->count))
+            break;
+        run->count++;
+    }
+    while (run->count < PGS_BLOCK && match->steps &&
+           !is_first_of_chunk(run->client) && !is_first_of_chunk(run->source)) {
+        match->steps--;
+        if (!is_match(match, run->client - 1, run->source - 1))
+            break;
+        run->client--;
+        run->source--;
+        run->count++;
+    }
+}
+
+/* The length of a run that the page is part of at this distance, or 0. The last
+ * ones are looked at first, since pages come in order. */
+static uint32_t covered(const struct pgs_match *match, uint32_t client,
+                        uint32_t source)
+{
+    for (uint32_t i = match->n_runs; i-- > 0;) {
+        const struct pgs_run *run = &match->runs[i];
+
+        if (client - run->client < run->count &&
+            client - run->client == source - run->source)
+            return run->count;
+    }
+    return 0;
+}
+
+uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
+                           uint32_t source)
+{
+    struct pgs_run run = { .client = client, .source = source, .count = 1 };
+    uint32_t count = covered(match, client, source);
+
+    if (count)
+        return count;
+    if (match->n_runs == PGS_RUNS_MAX)
+        pgs_blocks_share(match);
+    grow(match, &run);
+    run.order = pgs_blocks_order(run.client, run.count);
+    match->runs[match->n_runs++] = run;
+    return run.count;
+}
+
+/* ---- who goes first ------------------------------------------------------ */
+
+static bool goes_before(const struct pgs_run *a, const struct pgs_run *b)
+{
+    return a->order != b->order ? a->order > b->order : a->count > b->count;
+}
+
+static void sort(struct pgs_run *runs, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        struct pgs_run run = runs[i];
+        uint32_t k = i;
+
+        for (; k > 0 && goes_before(&run, &runs[k - 1]); k--)
+            runs[k] = runs[k - 1];
+        runs[k] = run;
+    }
+}
+
+/* Has another run the page? Those outside the batch are anybody's. */
+static bool is_taken(const struct pgs_match *match, uint32_t page)
+{
+    uint32_t i = page - match->batch->page;
+
+    return i < match->batch->count && match->taken[i / 64] >> i % 64 & 1;
+}
+
+static void take(struct pgs_match *match, uint32_t page)
+{
+    uint32_t i = page - match->batch->page;
+
+    if (i < match->batch->count)
+        match->taken[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+static void share_part(struct pgs_match *match, const struct pgs_run *run,
+                       uint32_t at, uint32_t n)
+{
+    struct pgshare_host *host = match->host;
+    uint32_t print = print_at(match, run->client + at);
+    struct pgs_candidate candidate = {
+        .source = pgs_page_domain(host, run->source),
+        .source_gfn = pgs_page_gfn(host, run->source + at),
+        .client = match->domain,
+        .client_gfn = pgs_page_gfn(host, run->client + at),
+        .count = n,
+        .cause = PGSHARE_CAUSE_SCAN,
+        .object = pgs_scan_key(print, match->domain->group),
+    };
+
+    for (uint32_t i = at; i < at + n; i++)
+        take(match, run->client + i);
+    pgs_candidate_try(host, &candidate, match->budget);
+}
+
+/* Those of its pages that are left. */
+static void share_run(struct pgs_match *match, const struct pgs_run *run)
+{
+    uint32_t at = 0;
+
+    while (at < run->count) {
+        uint32_t n = 0;
+
+        while (at + n < run->count && !is_taken(match, run->client + at + n))
+            n++;
+        if (n)
+            share_part(match, run, at, n);
+        at += n + 1;
+    }
+}
+
+void pgs_blocks_share(struct pgs_match *match)
+{
+    sort(match->runs, match->n_runs);
+    for (uint32_t i = 0; i < match->n_runs; i++)
+        share_run(match, &match->runs[i]);
+    match->n_runs = 0;
+}
+
+/* ---- statistics ---------------------------------------------------------- */
+
+static void add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static void count_run(struct pgs_scan *scan, uint64_t gfn, uint32_t n)
+{
+    uint32_t order = pgs_blocks_order(gfn, n);
+    uint32_t length = 31u - (uint32_t)__builtin_clz(n);
+
+    add(&scan->order_pages[order], n);
+    add(&scan->order_saved[order], n - 1);
+    add(&scan->length_pages[length], n);
+    add(&scan->length_saved[length], n - 1);
+}
+
+void pgs_blocks_count(struct pgs_scan *scan, const struct pgs_extent *extent)
+{
+    uint32_t i = 0;
+
+    while (i < extent->count) {
+        uint32_t n = 0;
+
+        while (i + n < extent->count && extent->page[i + n] & PGS_PAGE_DONE &&
+               !extent->result[i + n])
+            n++;
+        if (n)
+            count_run(scan, extent->client.gfn + i, n);
+        i += n + 1;
+    }
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Fingerprints against the content index.
+ *
+ * A batch is gone through several times, each time for one reason: first the
+ * places of all its fingerprints in the index are computed and sent for, so
+ * that memory is waited for once and not page by page; then each page is looked
+ * up. One that is known proposes a run (blocks.c); one that is not is noted in
+ * its word and enters the index; at last the runs become candidates.
+ *
+ * A page that is part of a candidate enters the index, too, so that its content
+ * is still found when the other page is written, and its word stays as it is:
+ * should it not be shared, it is looked at again. So is a page whose equal is
+ * in flight.
+ *
+ * A fingerprint proposes only; equality is the protocol's to find. One that has
+ * proposed wrongly max_mismatches times (a guest can make collisions) is given
+ * up: its pages are noted as if they had no equal.
+ *
+ * Entries of pages that have changed are taken out when they are looked at
+ * again, and others by a sweep that begins when there are more entries than
+ * pages.
+ */
+#include "policy/policy.h"
+
+#include "mechanism/lookup.h"
+
+#include <string.h>
+
+/* Growth may look at so many pages for one batch. */
+#define STEPS_MAX (16u * PGS_BLOCK)
+
+/* A run of so many pages will do. */
+#define LONG 64u
+
+/* What became of a page that was looked up. */
+enum found { FOUND_NONE, FOUND_SELF, FOUND_MATCH, FOUND_LATER };
+
+/* ---- what pages hold ----------------------------------------------------- */
+
+bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                     uint32_t print)
+{
+    const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    struct pgs_lookup lookup;
+    uint64_t word;
+    uint32_t frame;
+    bool equal;
+
+    if (!chunk->words || !chunk->domain || chunk->domain->group != group)
+        return false;
+    word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                memory_order_acquire);
+    if (word & PGS_BUSY)
+        return false;
+    if (pgs_word_state(word) == PGS_PRIVATE)
+        return pgs_word_index(word) == print && !(word & PGS_UNSHAREABLE);
+    if (pgs_word_state(word) != PGS_SHARED ||
+        pgs_word_index(word) == PGS_NODE_ZERO)
+        return false;
+    pgs_lookup_begin(&lookup, host);
+    frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
+    equal = frame != PGS_NONE &&
+            pgs_frame_at(&host->frames, frame)->fingerprint == print;
+    pgs_lookup_end(&lookup);
+    return equal;
+}
+
+/* A page in flight may match when it has come down; it stays in the index. */
+static bool is_in_flight(struct pgshare_host *host, uint32_t page)
+{
+    return host->chunks.list[page >> PGS_CHUNK_SHIFT].words &&
+           atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                memory_order_acquire) &
+               PGS_BUSY;
+}
+
+/* For the sweep: what an entry's page is known for. */
+static bool look(void *ctx, uint32_t page, uint64_t *ret_key)
+{
+    struct pgshare_host *host = ctx;
+    const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    struct pgs_lookup lookup;
+    uint32_t frame, print = 0;
+    uint64_t word;
+
+    if (!chunk->words || !chunk->domain)
+        return false;
+    word = atomic_load_explicit(pgs_word_at(&host->chunks, page),
+                                memory_order_acquire);
+    if (pgs_word_state(word) == PGS_PRIVATE && !(word & PGS_ATTR_VOLATILE)) {
+        print = pgs_word_index(word);
+    } else if (pgs_word_state(word) == PGS_SHARED &&
+               pgs_word_index(word) != PGS_NODE_ZERO) {
+        pgs_lookup_begin(&lookup, host);
+        frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
+        if (frame != PGS_NONE)
+            print = pgs_frame_at(&host->frames, frame)->fingerprint;
+        pgs_lookup_end(&lookup);
+    }
+    *ret_key = pgs_scan_key(print, chunk->domain->group);
+    return print;
+}
+
+/* ---- fingerprints that proposed wrongly ---------------------------------- */
+
+static struct pgs_mismatch *mismatch_of(struct pgs_scan *scan, uint32_t key)
+{
+    return &scan->mismatches[pgs_mix(key) % PGS_MISMATCHES];
+}
+
+static bool is_given_up(const struct pgs_match *match, uint32_t key)
+{
+    struct pgshare_host *host = match->host;
+    const struct pgs_mismatch *mismatch = mismatch_of(&host->policy->scan, key);
+
+    return mismatch->key == key && mismatch->n >= host->options.max_mismatches;
+}
+
+/* While the batch is looked at: these pages are anybody's again. */
+static void tell_different(struct pgs_match *match,
+                           const struct pgs_extent *extent)
+{
+    for (uint32_t k = 0; match->batch && k < extent->count; k++) {
+        uint32_t i = extent->client.page + k - match->batch->page;
+
+        if (extent->result[k] != PGSHARE_ERR_DIFFERENT ||
+            i >= match->batch->count)
+            continue;
+        match->different[i / 64] |= UINT64_C(1) << i % 64;
+        match->taken[i / 64] &= ~(UINT64_C(1) << i % 64);
+    }
+}
+
+void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    uint32_t key = (uint32_t)extent->object; /* of its first page */
+    struct pgs_mismatch *mismatch = mismatch_of(scan, key);
+
+    if (extent->cause != PGSHARE_CAUSE_SCAN || !extent->source.domain)
+        return;
+    tell_different(&scan->match, extent);
+    if (extent->position || extent->result[0] != PGSHARE_ERR_DIFFERENT)
+        return;
+    if (mismatch->key != key)
+        *mismatch = (struct pgs_mismatch){ .key = key };
+    mismatch->n += mismatch->n < UINT32_MAX;
+}
+
+/* ---- one batch ----------------------------------------------------------- */
+
+/* The whole fingerprint of the k-th page chosen; false: it has none. */
+static bool print_of(const struct pgs_batch *batch, uint32_t k,
+                     uint64_t *ret_print)
+{
+    uint32_t i = batch->at[k] - (uint32_t)batch->first;
+
+    *ret_print = batch->ids[i];
+    return !batch->status[i];
+}
+
+static uint32_t key_of(const struct pgs_match *match, uint32_t print)
+{
+    return (uint32_t)pgs_scan_key(print, match->domain->group);
+}
+
+static void take(struct pgs_match *match, uint32_t i)
+{
+    match->taken[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+/* What was not written needs no look: it is in the index. What keeps changing
+ * is left alone for a while. */
+static bool note_turn(struct pgs_match *match, uint32_t k, uint32_t print)
+{
+    const struct pgs_batch *batch = match->batch;
+    _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
+                                       batch->page + batch->at[k]);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    bool changed = batch->old[k] && batch->old[k] != print;
+    uint64_t next = (word & ~PGS_WORD_EPOCH) |
+                    (uint64_t)pgs_scan_wait(word, batch->turn, changed) << 48;
+
+    if (next != word && pgs_scan_is_plain(match->domain, word))
+        atomic_compare_exchange_strong_explicit(at, &word, next,
+                                                memory_order_release,
+                                                memory_order_relaxed);
+    return batch->old[k] == print;
+}
+
+/* Prints by offset; zero pages apart; sends for the places of all others. The
+ * batch's arrays keep only what is to be looked up. */
+static void prepare(struct pgs_match *match)
+{
+    struct pgs_policy *policy = match->host->policy;
+    struct pgs_batch *batch = match->batch;
+    uint32_t n = 0;
+
+    memset(match->print, 0, batch->count * sizeof(match->print[0]));
+    for (uint32_t k = 0; k < batch->n; k++) {
+        uint64_t whole;
+        uint32_t print;
+
+        if (!print_of(batch, k, &whole))
+            continue;
+        print = pgs_scan_print(whole);
+        match->print[batch->at[k]] = print;
+        if (!batch->logged && note_turn(match, k, print))
+            continue;
+        if (batch->old[k] && batch->old[k] != print)
+            pgs_index_seek(&policy->index, key_of(match, batch->old[k]),
+                           &match->old_seek[n]);
+        pgs_index_seek(&policy->index, key_of(match, print), &match->seek[n]);
+        batch->at[n] = batch->at[k];
+        batch->old[n] = batch->old[k];
+        batch->ids[n] = whole;
+        n++;
+    }
+    batch->n = n;
+}
+
+/* Entries of pages that have changed go. */
+static void forget_old(struct pgs_match *match)
+{
+    struct pgs_index *index = &match->host->policy->index;
+    const struct pgs_batch *batch = match->batch;
+
+    for (uint32_t k = 0; k < batch->n; k++)
+        if (batch->old[k] && batch->old[k] != match->print[batch->at[k]])
+            pgs_index_remove(index, &match->old_seek[k],
+                             batch->page + batch->at[k]);
+}
+
+/* The run of pages of zeroes that begins with the k-th; its length. */
+static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+    struct pgs_candidate candidate = {
+        .client = match->domain,
+        .client_gfn = batch->gfn + batch->at[k],
+        .cause = PGSHARE_CAUSE_SCAN,
+    };
+    uint32_t n = 0;
+
+    for (; k + n < batch->n && batch->ids[k + n] == match->domain->zero &&
+           batch->at[k + n] == batch->at[k] + n;
+         n++)
+        take(match, batch->at[k + n]);
+    candidate.count = n;
+    pgs_candidate_try(match->host, &candidate, match->budget);
+    return n;
+}
+
+/* Each page that the index proposes for the k-th page is an anchor. */
+static enum found look_up(struct pgs_match *match, uint32_t k)
+{
+    struct pgs_index *index = &match->host->policy->index;
+    const struct pgs_batch *batch = match->batch;
+    uint32_t self = batch->page + batch->at[k];
+    uint32_t print = match->print[batch->at[k]];
+    enum found found = FOUND_NONE;
+    uint32_t cursor = 0, page;
+
+    while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
+        if (page == self) {
+            found = found == FOUND_NONE ? FOUND_SELF : found;
+        } else if (is_in_flight(match->host, page)) {
+            found = FOUND_LATER;
+        } else if (pgs_match_holds(match->host, page, match->domain->group,
+                                   print)) {
+            found = FOUND_MATCH;
+            if (pgs_blocks_anchor(match, self, page) >= LONG)
+                break;
+        } else {
+            pgs_index_remove(index, &match->seek[k], page);
+        }
+    }
+    return found;
+}
+
+/* Notes the fingerprint in the word, or 0, if the page is still as it was. */
+static bool note(struct pgs_match *match, uint32_t k, uint32_t print)
+{
+    const struct pgs_batch *batch = match->batch;
+    _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
+                                       batch->page + batch->at[k]);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t keep = PGS_ATTR_ALL | PGS_STATE;
+    uint64_t next;
+
+    if (!(word & (uint64_t)PGS_EPOCH_MARK << 48))
+        keep |= PGS_WORD_EPOCH;
+    next = (word & keep) | (uint64_t)print << PGS_PAYLOAD_SHIFT;
+    return pgs_scan_is_plain(match->domain, word) &&
+           (!pgs_word_index(word) || pgs_word_index(word) == batch->old[k]) &&
+           atomic_compare_exchange_strong_explicit(at, &word, next,
+                                                   memory_order_release,
+                                                   memory_order_relaxed);
+}
+
+static void enter(struct pgs_match *match, uint32_t k)
+{
+    pgs_index_add(&match->host->policy->index, &match->seek[k],
+                  match->batch->page + match->batch->at[k]);
+}
+
+/* Looks at the k-th page; answers how many pages that dealt with. */
+static uint32_t look_at(struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+    uint32_t print = match->print[batch->at[k]];
+    enum found found = FOUND_NONE;
+
+    if (batch->ids[k] == match->domain->zero)
+        return share_zeroes(match, k);
+    if (!is_given_up(match, key_of(match, print)))
+        found = look_up(match, k);
+    if (found == FOUND_NONE || found == FOUND_SELF) {
+        if (!note(match, k, print))
+            return 1;
+    } else if (!batch->logged && batch->old[k]) {
+        note(match, k, 0);
+    }
+    if (found == FOUND_NONE || found == FOUND_MATCH)
+        enter(match, k);
+    return 1;
+}
+
+/* Pages that were proposed and are equal to none: now they are known. */
+static void note_different(struct pgs_match *match)
+{
+    const struct pgs_batch *batch = match->batch;
+
+    for (uint32_t k = 0; k < batch->n; k++) {
+        uint32_t i = batch->at[k];
+
+        if ((match->different[i / 64] & ~match->taken[i / 64]) >> i % 64 & 1)
+            note(match, k, match->print[i]);
+    }
+}
+
+/* More entries than pages: some are of contents that are gone. As many buckets
+ * are looked at as pages may be entered. */
+static void sweep(struct pgs_match *match)
+{
+    struct pgshare_host *host = match->host;
+    struct pgs_index *index = &host->policy->index;
+    uint64_t tracked = pgs_shards_sum(&host->shards, PGS_LEVEL_TRACKED);
+
+    if (index->used > tracked + tracked / 32 + PGS_BLOCK)
+        pgs_index_sweep(index, match->batch->n, look, host);
+}
+
+void pgs_match_batch(struct pgs_match *match)
+{
+    struct pgs_index *index = &match->host->policy->index;
+    struct pgs_batch *batch = match->batch;
+
+    sweep(match);
+    pgs_index_reserve(index, batch->n);
+    memset(match->taken, 0, sizeof(match->taken));
+    memset(match->different, 0, sizeof(match->different));
+    match->steps = STEPS_MAX;
+    match->n_runs = 0;
+    prepare(match);
+    forget_old(match);
+    for (uint32_t k = 0; k < batch->n;)
+        k += look_at(match, k);
+    pgs_blocks_share(match);
+    note_different(match);
+    match->batch = NULL;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Passes: the walk over the memory of a domain, or of all, block by block.
+ *
+ * Whoever has time takes the next block: the runner, and scan workers in the
+ * embedder's threads. So their blocks are disjoint. What the backend answers is
+ * queued, and looked at by the runner alone. The runner looks at one block at a
+ * time and goes back to the hints as soon as there is one.
+ *
+ * A pass is one that was asked for, which goes as fast as the run's budget
+ * allows, or one of those that steering begins (steer.c). It has ended when the
+ * walk is at its end and all its batches have been looked at.
+ */
+#include "policy/policy.h"
+
+int pgs_scan_init(struct pgs_scan *scan)
+{
+    scan->done_last = &scan->done;
+    pgs_steer_init(&scan->steer);
+    return pgs_mutex_init(&scan->lock, PGS_RANK_LEAF);
+}
+
+void pgs_scan_fini(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    while (scan->done) {
+        struct pgs_batch *batch = scan->done;
+
+        scan->done = batch->next;
+        batch->next = scan->free;
+        scan->free = batch;
+    }
+    while (scan->free) {
+        struct pgs_batch *batch = scan->free;
+
+        scan->free = batch->next;
+        PGS_FREE(&host->heap, batch);
+    }
+    pgs_mutex_fini(&scan->lock);
+}
+
+void pgs_scan_want(struct pgshare_host *host, uint64_t dom)
+{
+    atomic_store_explicit(&host->policy->scan.wanted, dom ? dom : UINT64_MAX,
+                          memory_order_release);
+    pgs_wake(host);
+}
+
+/* ---- the walk, under the lock -------------------------------------------- */
+
+static struct pgs_domain *walked_domain(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    for (; scan->slot && scan->slot < host->slots_used; scan->slot++) {
+        struct pgs_domain *domain = atomic_load_explicit(
+            &host->slots[scan->slot], memory_order_seq_cst);
+
+        if (domain && pgs_may_share(domain) && scan->gfn < domain->gfns)
+            return domain;
+        scan->gfn = 0;
+        if (!scan->all)
+            break;
+    }
+    scan->slot = 0;
+    return NULL;
+}
+
+/* The next block: never across a chunk, and aligned if the backend takes as
+ * much at once. */
+static struct pgs_domain *next_block(struct pgshare_host *host,
+                                     struct pgs_batch *batch)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    uint32_t limit = host->info.extent_max;
+    struct pgs_domain *domain;
+
+    while ((domain = walked_domain(host))) {
+        uint64_t gfn = scan->gfn;
+
+        if (!gfn)
+            domain->scans++;
+        if (pgs_page_of(domain, gfn) == PGS_PAGE_NONE) {
+            scan->gfn = (gfn | (PGS_CHUNK_GFNS - 1)) + 1;
+            continue;
+        }
+        batch->count = pgs_extent_cut(domain, gfn, domain->gfns - gfn,
+                                      &batch->page);
+        if (batch->count > limit)
+            batch->count = limit;
+        batch->dom = domain->handle;
+        batch->gfn = gfn;
+        batch->turn = domain->scans;
+        scan->gfn += batch->count;
+        return domain;
+    }
+    return NULL;
+}
+
+static struct pgs_batch *take_batch(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    struct pgs_batch *batch = scan->free;
+
+    if (batch) {
+        scan->free = batch->next;
+        return batch;
+    }
+    if (scan->n_batches == PGS_BATCHES_MAX)
+        return NULL;
+    batch = PGS_NEW(&host->heap, struct pgs_batch);
+    scan->n_batches += batch != NULL;
+    return batch;
+}
+
+bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
+                   struct pgs_batch **ret_batch)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    struct pgs_domain *domain = NULL;
+    struct pgs_batch *batch = NULL;
+
+    pgs_mutex_lock(&scan->lock);
+    /* calls are kept free for faults */
+    if (scan->slot && scan->out <= host->calls.size / 4)
+        batch = take_batch(host);
+    if (batch) {
+        domain = next_block(host, batch);
+        scan->out += domain != NULL;
+        if (!domain) {
+            batch->next = scan->free;
+            scan->free = batch;
+        }
+    }
+    pgs_mutex_unlock(&scan->lock);
+    *ret_domain = domain;
+    *ret_batch = batch;
+    return domain != NULL;
+}
+
+void pgs_scan_queue(struct pgshare_host *host, struct pgs_batch *batch)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    batch->next = NULL;
+    pgs_mutex_lock(&scan->lock);
+    *scan->done_last = batch;
+    scan->done_last = &batch->next;
+    pgs_mutex_unlock(&scan->lock);
+}
+
+static struct pgs_batch *take_done(struct pgs_scan *scan)
+{
+    struct pgs_batch *batch;
+
+    pgs_mutex_lock(&scan->lock);
+    batch = scan->done;
+    if (batch) {
+        scan->done = batch->next;
+        if (!scan->done)
+            scan->done_last = &scan->done;
+    }
+    pgs_mutex_unlock(&scan->lock);
+    return batch;
+}
+
+static void end_batch(struct pgs_scan *scan, struct pgs_batch *batch)
+{
+    pgs_mutex_lock(&scan->lock);
+    batch->next = scan->free;
+    scan->free = batch;
+    scan->out--;
+    pgs_mutex_unlock(&scan->lock);
+}
+
+/* ---- the runner ---------------------------------------------------------- */
+
+static void charge_pages(struct pgs_budget *budget, uint64_t n)
+{
+    budget->pages -= budget->pages < n ? budget->pages : n;
+}
+
+/* Looks at one batch that is done. */
+static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
+{
+    struct pgs_policy *policy = host->policy;
+    struct pgs_scan *scan = &policy->scan;
+    struct pgs_batch *batch = take_done(scan);
+
+    if (!batch)
+        return false;
+    atomic_fetch_add_explicit(&scan->looked, batch->count,
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&scan->chosen, batch->n, memory_order_relaxed);
+    policy->progress.scanned += batch->n;
+    pgs_count(&host->shards, PGS_COUNT_SCANNED, batch->n);
+    /* a page that is only passed over costs little */
+    charge_pages(budget, batch->n + batch->count / 32);
+    scan->match.host = host;
+    scan->match.domain = pgs_domain_of(host, batch->dom);
+    scan->match.batch = batch;
+    scan->match.budget = budget;
+    if (scan->match.domain && batch->n)
+        pgs_match_batch(&scan->match);
+    scan->match.batch = NULL;
+    end_batch(scan, batch);
+    return true;
+}
+
+static void begin(struct pgshare_host *host, uint64_t wanted, bool steered)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    pgs_mutex_lock(&scan->lock);
+    scan->all = wanted == UINT64_MAX;
+    scan->slot = scan->all ? 1 : (uint32_t)(wanted % PGS_SLOTS);
+    scan->gfn = 0;
+    scan->steered = steered;
+    atomic_store_explicit(&scan->looked, 0, memory_order_relaxed);
+    atomic_store_explicit(&scan->chosen, 0, memory_order_relaxed);
+    pgs_mutex_unlock(&scan->lock);
+    pgs_steer_begun(host);
+}
+
+/* Is a pass under way? Begins the next one if it is time. */
+static bool go_on(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    uint64_t wanted;
+    bool active, steered;
+
+    pgs_mutex_lock(&scan->lock);
+    active = scan->slot || scan->out;
+    steered = scan->steered;
+    pgs_mutex_unlock(&scan->lock);
+    wanted = active && !steered
+                 ? 0
+                 : atomic_load_explicit(&scan->wanted, memory_order_relaxed);
+    if (active && wanted) { /* what is asked for is not kept waiting */
+        pgs_mutex_lock(&scan->lock);
+        scan->steered = false;
+        pgs_mutex_unlock(&scan->lock);
+        return true;
+    }
+    if (active)
+        return !steered || pgs_steer_may(host);
+    wanted = atomic_exchange_explicit(&scan->wanted, 0, memory_order_acq_rel);
+    if (!wanted && !pgs_steer_may(host))
+        return false;
+    begin(host, wanted ? wanted : UINT64_MAX, !wanted);
+    return true;
+}
+
+static bool hints_wait(struct pgs_policy *policy)
+{
+    return atomic_load_explicit(&policy->hints.head, memory_order_relaxed) !=
+           atomic_load_explicit(&policy->hints.tail, memory_order_relaxed);
+}
+
+/* The pass has ended if nothing of it is left. */
+static bool end_pass(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    bool ended;
+
+    pgs_mutex_lock(&scan->lock);
+    ended = !scan->slot && !scan->out;
+    pgs_mutex_unlock(&scan->lock);
+    if (!ended)
+        return false;
+    atomic_fetch_add_explicit(&scan->passes, 1, memory_order_relaxed);
+    pgs_steer_ended(host);
+    return true;
+}
+
+/* A batch that is done, else a block of the walk, and so on. */
+static bool do_blocks(struct pgshare_host *host, struct pgs_budget *budget)
+{
+    bool moved = true;
+
+    while (moved && pgs_budget_left(host, budget) && pgs_candidate_room(host) &&
+           !hints_wait(host->policy)) {
+        moved = match_one(host, budget) || pgs_batch_start(host);
+    }
+    return moved;
+}
+
+bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    uint64_t before;
+    bool left;
+
+    if (!(host->info.ops >> PGSHARE_OP_FINGERPRINT & 1) || !go_on(host))
+        return false;
+    before = pgs_cpu(&host->platform);
+    left = do_blocks(host, budget);
+    pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
+    if (end_pass(host) || (scan->steered && !pgs_steer_may(host)))
+        left = false;
+    return left || atomic_load_explicit(&scan->wanted, memory_order_relaxed);
+}
+
+void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    const struct pgs_steer *steer = &scan->steer;
+
+    pgs_mutex_lock(&scan->lock);
+    info->active = scan->slot || scan->out;
+    pgs_mutex_unlock(&scan->lock);
+    info->passes = atomic_load_explicit(&scan->passes, memory_order_relaxed);
+    info->rate_ppm = (uint32_t)(pgs_steer_rate(host) * 1000000);
+    info->tracked = pgs_shards_sum(&host->shards, PGS_LEVEL_TRACKED);
+    info->looked = atomic_load_explicit(&scan->looked, memory_order_relaxed);
+    info->scanned = atomic_load_explicit(&scan->chosen, memory_order_relaxed);
+    info->cpu_ns = atomic_load_explicit(&steer->spent, memory_order_relaxed);
+    info->yield = (uint64_t)steer->yield;
+}
+
+uint64_t pgs_scan_due(struct pgshare_host *host)
+{
+    return pgs_steer_due(host);
+}
+
+uint32_t pgs_scan_step(struct pgshare_host *host)
+{
+    uint64_t before = pgs_cpu(&host->platform);
+    uint32_t count = pgs_batch_start(host);
+
+    pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
+    if (count)
+        pgs_wake(host);
+    return count;
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The scanner: finds equal pages that no hint has named.
+ *
+ *   walk ─ block ─ CHANGES ─ choose ─ FINGERPRINT ─┐          any thread
+ *    ┌─────────────────── queue ───────────────────┘
+ *    └ look up ─ runs ─ floors ─ candidates                   the runner
+ *
+ * scan.c         passes: which block is next, and what the runner does
+ * scan_batch.c   a block on its way from the walk to the queue
+ * match.c        fingerprints against the index
+ * blocks.c       matches that grow to runs, and which of them go first
+ * floor.c        what is kept whole
+ * steer.c        how much CPU time all that may take
+ *
+ * What a page's word remembers of it decides whether it is looked at: a
+ * fingerprint of 0 says that its content is not known, so the scanner comes
+ * back. It stays 0 while the page is part of a candidate, until it is shared.
+ */
+#ifndef PGS_POLICY_SCAN_H
+#define PGS_POLICY_SCAN_H
+
+#include "mechanism/host.h"
+#include "tables/index.h"
+
+#include <pgshare/scan.h>
+
+struct pgs_budget;
+struct pgs_candidate;
+struct pgs_extent;
+
+/* Batches under way at the most: what the runner has not looked at yet. */
+#define PGS_BATCHES_MAX 16u
+#define PGS_BLOCK PGSHARE_EXTENT_MAX
+#define PGS_RUNS_MAX 64u
+/* Fingerprints that are remembered for having proposed wrongly. */
+#define PGS_MISMATCHES 1024u
+
+/* Up to 512 consecutive GFNs of one chunk, and those of them that are looked
+ * at. `wanted` and `ids` are an operation's; they are valid from GFN
+ * gfn + first on. */
+struct pgs_batch {
+    struct pgs_batch *next;
+    uint64_t dom; /* handle: it may go while the batch waits */
+    uint64_t gfn;
+    uint32_t page; /* ordinal of the first GFN */
+    uint32_t count;
+    uint32_t turn;           /* pgs_domain::scans */
+    uint32_t n;              /* pages chosen */
+    uint32_t first;          /* of those, the first one's offset */
+    bool logged;             /* the change log has chosen */
+    uint16_t at[PGS_BLOCK];  /* [n] offsets, ascending */
+    uint32_t old[PGS_BLOCK]; /* [n] what the word remembered, or 0 */
+    int8_t status[PGS_BLOCK + 8];
+    uint64_t ids[PGS_BLOCK];
+    uint64_t wanted[PGS_BLOCK];
+};
+
+/* Consecutive pages that match consecutive pages elsewhere (or the zero frame:
+ * source PGS_PAGE_NONE). */
+struct pgs_run {
+    uint32_t client;
+    uint32_t source;
+    uint32_t count;
+    uint32_t order; /* of the largest aligned block within it */
+};
+
+/* The runner's notes on one batch. */
+struct pgs_match {
+    struct pgshare_host *host;
+    struct pgs_domain *domain;
+    struct pgs_batch *batch;
+    struct pgs_budget *budget;
+    uint32_t steps; /* of growth that may still be made */
+    uint32_t n_runs;
+    struct pgs_run runs[PGS_RUNS_MAX];
+    uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
+    uint64_t taken[PGS_BLOCK / 64]; /* by offset: part of a candidate */
+    uint64_t different[PGS_BLOCK / 64];  /* by offset: it was not equal */
+    struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
+    struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
+};
+
+struct pgs_mismatch {
+    uint32_t key;
+    uint32_t n;
+};
+
+/* What the embedder allows, and what steering makes of it. All times in ns. */
+struct pgs_steer {
+    struct pgshare_scan_options options; /* defaults filled in */
+    _Atomic uint64_t spent;              /* CPU time of all passes, ever */
+    uint64_t since;                      /* `spent` when the options were set */
+    uint64_t last_ns;                    /* when credit was last given, … */
+    uint64_t seen;                       /* … `spent` then, … */
+    uint64_t chosen;                     /* … and pages fingerprinted, ever */
+    int64_t credit;                      /* CPU time that may be spent */
+    int64_t page_credit;                 /* pages that may be looked at */
+    double rate;                         /* of a core, by yield */
+    double yield;         /* pages saved per CPU second, last pass */
+    uint64_t pass_spent;  /* `spent` when this pass began, … */
+    uint64_t pass_shared; /* … and what had been shared by scanning */
+};
+
+struct pgs_scan {
+    struct pgs_mutex lock; /* leaf: the walk and the batches */
+    uint32_t slot;         /* domain that is walked; 0: no pass is under way */
+    uint64_t gfn;          /* from here on */
+    bool all;              /* go on with the next domain */
+    bool steered;          /* begun by steering, not asked for */
+    uint32_t out;          /* batches between walk and end */
+    uint32_t n_batches;    /* that have memory */
+    struct pgs_batch *free;
+    struct pgs_batch *done;
+    struct pgs_batch **done_last;
+    _Atomic uint64_t wanted; /* a handle, UINT64_MAX: all, 0: none */
+    _Atomic uint64_t passes; /* that have ended */
+    _Atomic uint64_t looked; /* pages walked over in this pass */
+    _Atomic uint64_t chosen; /* pages fingerprinted in this pass */
+
+    /* the runner's */
+    struct pgs_steer steer;
+    struct pgs_match match;
+    struct pgs_mismatch mismatches[PGS_MISMATCHES];
+    _Atomic uint64_t order_pages[PGSHARE_ORDERS];
+    _Atomic uint64_t order_saved[PGSHARE_ORDERS];
+    _Atomic uint64_t length_pages[PGSHARE_ORDERS];
+    _Atomic uint64_t length_saved[PGSHARE_ORDERS];
+};
+
+/* ---- scan.c: the runner -------------------------------------------------- */
+
+int pgs_scan_init(struct pgs_scan *scan);
+void pgs_scan_fini(struct pgshare_host *host);
+/* Asks for a pass; any thread. */
+void pgs_scan_want(struct pgshare_host *host, uint64_t dom);
+/* Goes on with the pass, as long as no hint comes. True: work is left that
+ * could be done now. */
+bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget);
+/* Fills in all but the size. */
+void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info);
+/* When there will be work, though nothing happens. */
+uint64_t pgs_scan_due(struct pgshare_host *host);
+/* Any thread: takes the next block of the walk. False: there is none. */
+bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
+                   struct pgs_batch **ret_batch);
+/* Any thread: the batch is for the runner. */
+void pgs_scan_queue(struct pgshare_host *host, struct pgs_batch *batch);
+/* Any thread: one block. Answers how many pages it has; 0: no work. */
+uint32_t pgs_scan_step(struct pgshare_host *host);
+
+/* ---- scan_batch.c: any thread -------------------------------------------- */
+
+/* Takes the next block of the walk; it is queued when it has its answers. Its
+ * number of pages; 0: there is none, or no call is free. */
+uint32_t pgs_batch_start(struct pgshare_host *host);
+
+/* ---- match.c, blocks.c: the runner --------------------------------------- */
+
+void pgs_match_batch(struct pgs_match *match);
+/* An extent of a scan has ended. */
+void pgs_match_learn(struct pgshare_host *host,
+                     const struct pgs_extent *extent);
+/* Has page `page` of the group the content with this fingerprint, as far as its
+ * word or frame remembers? */
+bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                     uint32_t print);
+
+/* Page `client` may equal page `source`: grows a run from there, unless it is
+ * part of one at that distance already. Answers its length. */
+uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
+                           uint32_t source);
+/* The runs become candidates, those with the largest blocks first. */
+void pgs_blocks_share(struct pgs_match *match);
+/* The largest aligned block in [first, first + count). */
+uint32_t pgs_blocks_order(uint64_t first, uint64_t count);
+/* Counts what an extent has shared. */
+void pgs_blocks_count(struct pgs_scan *scan, const struct pgs_extent *extent);
+
+/* ---- steer.c ------------------------------------------------------------- */
+
+void pgs_steer_init(struct pgs_steer *steer);
+/* The runner is locked out. */
+void pgs_steer_set(struct pgshare_host *host,
+                   const struct pgshare_scan_options *options);
+/* Of a core, as of now. */
+double pgs_steer_rate(struct pgshare_host *host);
+/* May a pass be begun, or gone on with? */
+bool pgs_steer_may(struct pgshare_host *host);
+uint64_t pgs_steer_due(struct pgshare_host *host);
+void pgs_steer_begun(struct pgshare_host *host);
+void pgs_steer_ended(struct pgshare_host *host);
+/* So much was spent; any thread. */
+void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns);
+
+/* ---- floor.c ------------------------------------------------------------- */
+
+/* Any thread. [gfn, gfn + count) is legal, order < PGSHARE_ORDERS. _NOMEM. */
+int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
+                  uint32_t order);
+/* The first part of a candidate, from page *at on, that may be shared: its
+ * length, and *at where it begins; 0: no more. */
+uint32_t pgs_floor_next(const struct pgs_candidate *candidate, uint32_t *at);
+
+/* ---- what a word says ---------------------------------------------------- */
+
+/*
+ * How long a page that keeps changing is left alone: in a word's epoch, where
+ * that has no mark (see pgs_quarantined()). 3 bits: how often in a row it was
+ * found changed; 12 bits: the turn from which on it is looked at again.
+ */
+#define PGS_WAIT_BITS 12u
+#define PGS_WAIT_MASK ((1u << PGS_WAIT_BITS) - 1)
+#define PGS_CHANGED_MAX 6u
+
+static inline bool pgs_scan_is_due(uint64_t word, uint32_t turn)
+{
+    uint32_t wait = pgs_word_epoch(word);
+
+    return !wait || wait & PGS_EPOCH_MARK ||
+           ((turn - wait) & PGS_WAIT_MASK) <= PGS_WAIT_MASK / 2;
+}
+
+/* The epoch of a page that was looked at in `turn`: found changed, or not. */
+static inline uint16_t pgs_scan_wait(uint64_t word, uint32_t turn, bool changed)
+{
+    uint32_t wait = pgs_word_epoch(word);
+    uint32_t times = wait & PGS_EPOCH_MARK ? 0 : wait >> PGS_WAIT_BITS;
+
+    if (changed)
+        times += times < PGS_CHANGED_MAX;
+    else
+        times -= times > 0;
+    if (!times)
+        return 0;
+    return (uint16_t)(times << PGS_WAIT_BITS |
+                      ((turn + (1u << (times - 1))) & PGS_WAIT_MASK));
+}
+
+/* What speaks against looking at a page. */
+#define PGS_NOT_PLAIN \
+    (PGS_STATE | PGS_BUSY | PGS_UNSHAREABLE | PGS_ATTR_FREE | PGS_ATTR_SCRUB)
+
+/* Pages to be shared are PRIVATE, plain, and not in flight. */
+static inline bool pgs_scan_is_plain(const struct pgs_domain *domain,
+                                     uint64_t word)
+{
+    return (word & PGS_NOT_PLAIN) == PGS_PRIVATE &&
+           !pgs_quarantined(domain, word);
+}
+
+/* The bits of a fingerprint that a word keeps; never 0. */
+static inline uint32_t pgs_scan_print(uint64_t fingerprint)
+{
+    uint32_t print = (uint32_t)(fingerprint >> 16);
+
+    return print ? print : 1;
+}
+
+/* What is indexed: the group keeps contents of other groups apart. */
+static inline uint64_t pgs_scan_key(uint32_t print, uint32_t group)
+{
+    return print ^ (uint32_t)pgs_mix(group);
+}
+
+#endif

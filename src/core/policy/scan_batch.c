@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A block on its way from the walk to the runner's queue.
+ *
+ *   CHANGES ─ choose ─ FINGERPRINT ─ queue
+ *
+ * With a change log a page is chosen that was written, or whose content is not
+ * known; so a block that nobody has written costs a look at its statuses and
+ * its words, eight at a time. The log is cleared by asking, so what it says is
+ * put into the words at once: the fingerprint of a page that was written is
+ * forgotten, whatever becomes of this batch. A page that is in flight keeps its
+ * word, and its block is looked at whole by the next pass (pgs_chunk::redo).
+ *
+ * Without a log every page is chosen, but for those that were found changed
+ * again and again, which are left alone for ever more passes, up to 32.
+ *
+ * All this runs in whatever thread has taken the block. Nothing is committed.
+ */
+#include "policy/policy.h"
+
+#include <string.h>
+
+#define UNKNOWN_MASK (PGS_NOT_PLAIN | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT)
+#define STEP 8u
+
+static struct pgs_batch *batch_of(const struct pgs_call *call)
+{
+    return call->cookie;
+}
+
+static void choose_page(struct pgs_batch *batch, uint32_t i, uint32_t print)
+{
+    batch->at[batch->n] = (uint16_t)i;
+    batch->old[batch->n] = print;
+    batch->n++;
+}
+
+/* ---- blocks that are to be done again ------------------------------------ */
+
+/*
+ * A pass reads the bits of its own turn, sets those of the next, and clears
+ * those of the last, which nobody looks at any more: passes over one domain do
+ * not overlap, but the batches of one may come in any order.
+ */
+static _Atomic uint64_t *redo_of(struct pgshare_host *host,
+                                 const struct pgs_batch *batch, uint32_t turn,
+                                 uint64_t *ret_bit)
+{
+    struct pgs_chunk *chunk = &host->chunks
+                                   .list[batch->page >> PGS_CHUNK_SHIFT];
+    uint32_t block = (batch->page & (PGS_CHUNK_GFNS - 1)) / PGS_BLOCK;
+
+    *ret_bit = UINT64_C(1) << block % 64;
+    return &chunk->redo[turn % PGS_REDO_TURNS][block / 64];
+}
+
+static void redo(struct pgshare_host *host, const struct pgs_batch *batch)
+{
+    uint64_t bit;
+    _Atomic uint64_t *bits = redo_of(host, batch, batch->turn + 1, &bit);
+
+    atomic_fetch_or_explicit(bits, bit, memory_order_relaxed);
+}
+
+static bool is_to_be_redone(struct pgshare_host *host,
+                            const struct pgs_batch *batch)
+{
+    uint64_t bit;
+    _Atomic uint64_t *last = redo_of(host, batch, batch->turn + 2, &bit);
+    _Atomic uint64_t *now = redo_of(host, batch, batch->turn, &bit);
+
+    if (atomic_load_explicit(last, memory_order_relaxed) & bit)
+        atomic_fetch_and_explicit(last, ~bit, memory_order_relaxed);
+    return atomic_load_explicit(now, memory_order_relaxed) & bit;
+}
+
+/* ---- what is looked at --------------------------------------------------- */
+
+/* The page was written: what its word remembers does not hold any more. Answers
+ * the word as it is then. */
+static uint64_t forget(struct pgshare_host *host, struct pgs_batch *batch,
+                       _Atomic uint64_t *at, uint64_t word)
+{
+    const uint64_t index = UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+
+    /* of a volatile page it is the place in its FIFO */
+    while (pgs_word_state(word) == PGS_PRIVATE && word & index &&
+           !(word & (PGS_BUSY | PGS_ATTR_VOLATILE)))
+        if (atomic_compare_exchange_weak_explicit(at, &word, word & ~index,
+                                                  memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return word & ~index;
+    if (word & PGS_BUSY)
+        redo(host, batch);
+    return word;
+}
+
+static void choose_logged(const struct pgs_domain *domain,
+                          struct pgs_batch *batch, _Atomic uint64_t *words,
+                          uint32_t i, bool all)
+{
+    uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
+    uint32_t print = 0;
+
+    if (batch->status[i] || all) {
+        if (!(word & PGS_ATTR_VOLATILE) && pgs_word_state(word) == PGS_PRIVATE)
+            print = pgs_word_index(word);
+        word = forget(domain->host, batch, &words[i], word);
+    }
+    if (pgs_scan_is_plain(domain, word) && !pgs_word_index(word))
+        choose_page(batch, i, print);
+}
+
+/* Are these pages unchanged, and is the content of all known that may be
+ * shared? */
+static bool is_quiet(const struct pgs_batch *batch, _Atomic uint64_t *words,
+                     uint32_t i, uint32_t n)
+{
+    uint64_t changed;
+    bool unknown = false;
+
+    memcpy(&changed, &batch->status[i], sizeof(changed));
+    for (uint32_t k = 0; k < n; k++)
+        unknown |= (atomic_load_explicit(&words[i + k], memory_order_relaxed) &
+                    UNKNOWN_MASK) == PGS_PRIVATE;
+    return !changed && !unknown;
+}
+
+/* By the change log: of a block that is done again, all. */
+static void choose_by_log(const struct pgs_domain *domain,
+                          struct pgs_batch *batch, _Atomic uint64_t *words)
+{
+    bool all = is_to_be_redone(domain->host, batch);
+
+    memset(&batch->status[batch->count], 0, STEP);
+    for (uint32_t i = 0; i < batch->count; i += STEP) {
+        uint32_t n = batch->count - i < STEP ? batch->count - i : STEP;
+
+        if (!all && is_quiet(batch, words, i, n))
+            continue;
+        for (uint32_t k = 0; k < n; k++)
+            choose_logged(domain, batch, words, i + k, all);
+    }
+}
+
+static void choose_by_turn(const struct pgs_domain *domain,
+                           struct pgs_batch *batch, _Atomic uint64_t *words)
+{
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
+
+        if (pgs_scan_is_plain(domain, word) &&
+            pgs_scan_is_due(word, batch->turn))
+            choose_page(batch, i, pgs_word_index(word));
+    }
+}
+
+/* ---- the call ------------------------------------------------------------ */
+
+static enum pgs_verdict printed(struct pgs_call *call)
+{
+    (void)call;
+    return PGS_DONE;
+}
+
+/* One operation from the first page chosen to the last; what lies between is
+ * passed over. */
+static enum pgs_verdict print(struct pgs_call *call)
+{
+    struct pgs_batch *batch = batch_of(call);
+    struct pgs_domain *domain = call->domain;
+    uint32_t span = batch->at[batch->n - 1] + 1u - batch->at[0];
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_FINGERPRINT,
+        .domain = domain->cookie,
+        .gfn = batch->gfn + batch->at[0],
+        .count = span,
+        .arg = domain->seed,
+    };
+
+    batch->first = batch->at[0];
+    if (batch->n < span) {
+        memset(batch->wanted, 0, span * sizeof(batch->wanted[0]));
+        for (uint32_t k = 0; k < batch->n; k++)
+            batch->wanted[batch->at[k] - batch->first] = 1;
+        op.own_ids = batch->wanted;
+    }
+    return pgs_call_submit_into(call, &op, printed, batch->status, batch->ids);
+}
+
+static enum pgs_verdict choose(struct pgs_call *call)
+{
+    struct pgs_batch *batch = batch_of(call);
+    struct pgs_domain *domain = call->domain;
+    _Atomic uint64_t *words = pgs_word_at(&call->host->chunks, batch->page);
+
+    if (batch->logged)
+        choose_by_log(domain, batch, words);
+    else
+        choose_by_turn(domain, batch, words);
+    return batch->n ? print(call) : PGS_DONE;
+}
+
+static enum pgs_verdict ask(struct pgs_call *call)
+{
+    struct pgs_batch *batch = batch_of(call);
+    struct pgs_domain *domain = call->domain;
+    struct pgshare_op op = {
+        .kind = PGSHARE_OP_CHANGES,
+        .domain = domain->cookie,
+        .gfn = batch->gfn,
+        .count = batch->count,
+    };
+
+    if (!batch->logged)
+        return choose(call);
+    return pgs_call_submit_into(call, &op, choose, batch->status, NULL);
+}
+
+static void finish(struct pgs_call *call)
+{
+    pgs_scan_queue(call->host, batch_of(call));
+}
+
+uint32_t pgs_batch_start(struct pgshare_host *host)
+{
+    struct pgs_call *call = pgs_call_take(host, NULL, ask);
+    struct pgs_domain *domain;
+    struct pgs_batch *batch;
+    uint64_t token;
+    uint32_t count;
+
+    if (!call)
+        return 0;
+    if (!pgs_scan_next(host, &domain, &batch)) {
+        pgs_call_give(call);
+        return 0;
+    }
+    count = batch->count;
+    batch->n = 0;
+    batch->logged = domain->caps & PGSHARE_CAP_CHANGE_LOG;
+    atomic_store_explicit(&call->domain, domain, memory_order_release);
+    call->cookie = batch;
+    call->finish = finish;
+    if (!pgs_call_drive(call, &token))
+        return count; /* the runner's list has it */
+    finish(call);
+    pgs_call_give(call);
+    return count;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Steering: how much CPU time the scanner may take when nobody asks for a pass.
+ *
+ * The embedder says how much of a core is the most. Below that a rate follows
+ * what scanning gains: a pass that found less than was worth its time divides
+ * the rate by 8, one that did multiplies it, and under memory pressure it is the
+ * most at once. So an idle host is scanned less and less, but never left alone.
+ *
+ * Time passes as credit, at the rate of now, and is spent by passes; a slice
+ * that overdraws is paid for by waiting. What is not used is lost but for a few
+ * milliseconds, so that a quiet time does not make a burst.
+ *
+ * All is the runner's, but for what workers add to `spent`.
+ */
+#include "policy/policy.h"
+
+#define SECOND UINT64_C(1000000000)
+#define SLICE_NS INT64_C(1000000)
+/* Credit is kept for so long. */
+#define CREDIT_MAX_NS (5 * SLICE_NS)
+/* Pressure and rate are looked at again. */
+#define LOOK_NS (SECOND / 10)
+#define PPM 1000000.0
+#define RATE_DOWN 8.0
+#define RATE_UP 4.0
+
+static const struct pgshare_scan_options defaults = {
+    .size = sizeof(struct pgshare_scan_options),
+    .core_ppm = 1000000,
+    .idle_ppm = 1000,
+    .pressure = 50,
+    .yield = 1000,
+};
+
+#define DEFAULT(field)                       \
+    do {                                     \
+        if (!options->field)                 \
+            options->field = defaults.field; \
+    } while (0)
+
+static double most(const struct pgs_steer *steer)
+{
+    return steer->options.core_ppm / PPM;
+}
+
+static double least(const struct pgs_steer *steer)
+{
+    double idle = steer->options.idle_ppm / PPM;
+
+    return idle < most(steer) ? idle : most(steer);
+}
+
+void pgs_steer_init(struct pgs_steer *steer)
+{
+    steer->options = defaults;
+    steer->rate = most(steer);
+}
+
+void pgs_steer_set(struct pgshare_host *host,
+                   const struct pgshare_scan_options *given)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+    struct pgshare_scan_options *options = &steer->options;
+
+    *options = *given;
+    DEFAULT(core_ppm);
+    DEFAULT(idle_ppm);
+    DEFAULT(pressure);
+    DEFAULT(yield);
+    steer->rate = most(steer);
+    steer->credit = 0;
+    steer->page_credit = 0;
+    steer->last_ns = pgs_now(&host->platform);
+    steer->seen = atomic_load_explicit(&steer->spent, memory_order_relaxed);
+    steer->since = steer->seen;
+}
+
+double pgs_steer_rate(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+
+    if (!(steer->options.flags & PGSHARE_SCAN_ON))
+        return 0;
+    if (steer->options.flags & PGSHARE_SCAN_STEADY ||
+        pgs_pressure(&host->platform) >= steer->options.pressure)
+        return most(steer);
+    return steer->rate;
+}
+
+void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns)
+{
+    atomic_fetch_add_explicit(&host->policy->scan.steer.spent, cpu_ns,
+                              memory_order_relaxed);
+}
+
+/* Gives credit for the time that has passed, and takes what was spent. */
+static void settle(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+    uint64_t now = pgs_now(&host->platform);
+    uint64_t spent = atomic_load_explicit(&steer->spent, memory_order_relaxed);
+    uint64_t chosen = pgs_shards_sum(&host->shards, PGS_COUNT_SCANNED);
+    double passed = (double)(now - steer->last_ns);
+    double pages = passed * (double)steer->options.pages_per_s / (double)SECOND;
+    int64_t room = (int64_t)(steer->options.pages_per_s / 100) + PGS_BLOCK;
+
+    /* what is less than a page is not lost */
+    if (steer->options.pages_per_s && pages < 1 && passed < (double)LOOK_NS &&
+        spent == steer->seen)
+        return;
+    steer->credit += (int64_t)(passed * pgs_steer_rate(host)) -
+                     (int64_t)(spent - steer->seen);
+    if (steer->credit > CREDIT_MAX_NS)
+        steer->credit = CREDIT_MAX_NS;
+    steer->page_credit += (int64_t)pages - (int64_t)(chosen - steer->chosen);
+    if (steer->page_credit > room)
+        steer->page_credit = room;
+    steer->last_ns = now;
+    steer->seen = spent;
+    steer->chosen = chosen;
+}
+
+static bool is_over(const struct pgs_steer *steer)
+{
+    return steer->options.cpu_ns &&
+           steer->seen - steer->since >= steer->options.cpu_ns;
+}
+
+bool pgs_steer_may(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+
+    if (!(steer->options.flags & PGSHARE_SCAN_ON))
+        return false;
+    settle(host);
+    return steer->credit > 0 && !is_over(steer) &&
+           (!steer->options.pages_per_s || steer->page_credit > 0);
+}
+
+uint64_t pgs_steer_due(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+    double rate, wait;
+
+    if (!(steer->options.flags & PGSHARE_SCAN_ON) || is_over(steer))
+        return PGSHARE_FOREVER;
+    settle(host);
+    rate = pgs_steer_rate(host);
+    wait = rate > 0 ? (double)(SLICE_NS - steer->credit) / rate
+                    : (double)LOOK_NS;
+    if (steer->options.pages_per_s && steer->page_credit <= 0 &&
+        wait < (double)SLICE_NS)
+        wait = (double)SLICE_NS;
+    if (wait <= 0)
+        return 0;
+    if (wait > (double)LOOK_NS)
+        wait = (double)LOOK_NS;
+    return steer->last_ns + (uint64_t)wait;
+}
+
+static uint64_t shared_by_scans(struct pgshare_host *host)
+{
+    return pgs_shards_sum(&host->shards, PGS_COUNT_SHARED + PGSHARE_CAUSE_SCAN);
+}
+
+void pgs_steer_begun(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+
+    steer->pass_spent = atomic_load_explicit(&steer->spent,
+                                             memory_order_relaxed);
+    steer->pass_shared = shared_by_scans(host);
+}
+
+void pgs_steer_ended(struct pgshare_host *host)
+{
+    struct pgs_steer *steer = &host->policy->scan.steer;
+    uint64_t spent = atomic_load_explicit(&steer->spent, memory_order_relaxed) -
+                     steer->pass_spent;
+    uint64_t shared = shared_by_scans(host) - steer->pass_shared;
+
+    steer->yield = (double)shared * (double)SECOND /
+                   (double)(spent ? spent : 1);
+    if (steer->yield < (double)steer->options.yield)
+        steer->rate /= RATE_DOWN;
+    else
+        steer->rate *= RATE_UP;
+    if (steer->rate < least(steer))
+        steer->rate = least(steer);
+    if (steer->rate > most(steer))
+        steer->rate = most(steer);
+}

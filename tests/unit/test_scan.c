@@ -1,0 +1,637 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The scanner: what passes find, what they look at, and what they leave. */
+#include "policy/policy.h"
+#include "unit/world.h"
+
+/* Like world_open(), with a change log or without. */
+static void open_scan(struct world *w, bool logged)
+{
+    struct world_options options = { .logged = logged };
+
+    world_open(w, &options);
+}
+
+static void fill(struct world *w, unsigned guest, uint64_t gfn, uint64_t count,
+                 uint64_t value)
+{
+    unsigned char page[PGSHARE_PAGE_SIZE];
+
+    for (uint64_t i = 0; i < count; i++) {
+        world_page(value + i, page);
+        ck_assert_int_eq(pgshare_mock_write_page(w->guest[guest], gfn + i,
+                                                 page),
+                         0);
+    }
+}
+
+/* One pass; answers how many pages it fingerprinted. */
+static uint64_t pass(struct world *w)
+{
+    uint64_t before = world_stats(w).scanned;
+
+    ck_assert_int_eq(pgshare_host_pass(w->host, 0), 0);
+    world_settle(w);
+    return world_stats(w).scanned - before;
+}
+
+static bool together(struct world *w, unsigned a, uint64_t gfn_a, unsigned b,
+                     uint64_t gfn_b)
+{
+    struct pgshare_gfn_info one = world_gfn(w, a, gfn_a);
+    struct pgshare_gfn_info two = world_gfn(w, b, gfn_b);
+
+    return one.state == PGSHARE_GFN_SHARED && one.frame == two.frame;
+}
+
+static uint64_t saved(struct world *w)
+{
+    return world_stats(w).saved;
+}
+
+/* ---- blocks -------------------------------------------------------------- */
+
+START_TEST(test_orders_are_those_of_the_largest_aligned_block)
+{
+    ck_assert_uint_eq(pgs_blocks_order(0, 1), 0);
+    ck_assert_uint_eq(pgs_blocks_order(0, 512), 9);
+    ck_assert_uint_eq(pgs_blocks_order(0, 511), 8);
+    ck_assert_uint_eq(pgs_blocks_order(1, 511), 8);
+    ck_assert_uint_eq(pgs_blocks_order(1, 2), 0);
+    ck_assert_uint_eq(pgs_blocks_order(1, 3), 1);
+    ck_assert_uint_eq(pgs_blocks_order(3, 512), 8);
+    ck_assert_uint_eq(pgs_blocks_order(3, 1021), 9);
+    ck_assert_uint_eq(pgs_blocks_order(UINT64_C(1) << 40, 64), 6);
+}
+END_TEST
+
+START_TEST(test_equal_guests_are_shared_in_one_pass_and_few_operations)
+{
+    struct pgshare_host_stats stats;
+    struct world w;
+    uint64_t before;
+
+    open_scan(&w, _i);
+    before = world_stats(&w).backend_ops;
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.saved, WORLD_PAGES);
+    ck_assert_uint_eq(stats.order_pages[9], WORLD_PAGES);
+    ck_assert_uint_eq(stats.order_saved[9], WORLD_PAGES - 1);
+    ck_assert_uint_eq(stats.length_pages[9], WORLD_PAGES);
+    ck_assert_uint_eq(stats.length_saved[9], WORLD_PAGES - 1);
+    ck_assert_uint_lt(stats.backend_ops - before, 20);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_extents_grow_in_both_directions_whatever_their_alignment)
+{
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    open_scan(&w, _i);
+    /* guest 1 holds 0 … 255 of guest 0, 37 pages further on */
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    fill(&w, 1, 37, 256, 1000);
+    pass(&w);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.saved, 256);
+    for (unsigned i = 0; i < 256; i++)
+        ck_assert(together(&w, 0, i, 1, 37 + i));
+    ck_assert_uint_eq(stats.length_pages[8], 256);
+    ck_assert_uint_eq(stats.order_pages[7], 256);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_growth_goes_back_beyond_a_page_that_has_too_many_equals)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    /* of many pages that are equal the index knows four; here others must be
+     * found through their neighbour */
+    fill(&w, 0, 0, WORLD_PAGES, 100000);
+    for (unsigned i = 0; i < 9; i++)
+        fill(&w, 0, 300 + 2 * i, 1, 55);
+    fill(&w, 1, 0, WORLD_PAGES, 200000);
+    for (unsigned i = 0; i < 9; i++)
+        fill(&w, 1, 100 + i, 1, 55);
+    fill(&w, 1, 109, 1, 100317);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 18);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_written_page_takes_a_block_apart_and_it_comes_together_again)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    pass(&w);
+    fill(&w, 1, 100, 1, 7);
+    fill(&w, 0, 200, 1, 8);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 2);
+    fill(&w, 1, 100, 1, 1100);
+    fill(&w, 0, 200, 1, 1200);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    ck_assert(together(&w, 0, 100, 1, 100));
+    ck_assert(together(&w, 0, 200, 1, 200));
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_block_that_one_page_differs_in_is_shared_in_two_parts)
+{
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 300, 1, 7);
+    pass(&w);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.saved, WORLD_PAGES - 1);
+    ck_assert_uint_eq(stats.length_pages[8], 300);
+    ck_assert_uint_eq(stats.length_pages[7], 211);
+    ck_assert_uint_eq(stats.order_pages[8], 300);
+    ck_assert_uint_eq(stats.order_pages[7], 211);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_copies_within_one_guest_and_zeroes_are_shared)
+{
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    for (unsigned i = 0; i < 100; i++)
+        fill(&w, 0, i, 1, 77);
+    for (unsigned i = 100; i < 140; i++)
+        fill(&w, 0, i, 1, 0);
+    pass(&w);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.zero_mappings, 40);
+    ck_assert_uint_eq(stats.saved, 40 + 99);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- what is looked at --------------------------------------------------- */
+
+START_TEST(test_after_the_first_pass_only_what_was_written_is_looked_at)
+{
+    struct world w;
+
+    open_scan(&w, true);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    ck_assert_uint_eq(pass(&w), 0);
+    fill(&w, 0, 5, 1, 5);
+    fill(&w, 0, 7, 2, 6);
+    fill(&w, 1, 500, 1, 8);
+    ck_assert_uint_eq(pass(&w), 4);
+    ck_assert_uint_eq(pass(&w), 0);
+    fill(&w, 1, 9, 1, 100007);
+    ck_assert_uint_eq(pass(&w), 1);
+    ck_assert_uint_eq(saved(&w), 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_pages_that_became_private_without_a_write_are_looked_at)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    pass(&w);
+    ck_assert_int_eq(pgshare_unshare(w.host, w.dom[1], 10, 3, NULL), 0);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 3);
+    ck_assert_uint_eq(pass(&w), 3);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_page_written_while_it_was_held_is_looked_at_later)
+{
+    struct world w;
+
+    open_scan(&w, true);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[1], 4, 1, PGSHARE_GET_WRITE,
+                                     NULL),
+                     0);
+    fill(&w, 1, 4, 1, 1004);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[1], 4, 1, PGSHARE_GET_WRITE),
+                     0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_page_written_while_it_was_in_flight_is_looked_at_later)
+{
+    _Atomic uint64_t *word;
+    struct world w;
+    uint64_t seen;
+
+    open_scan(&w, true);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    word = pgs_word_of(pgs_domain_of(w.host, w.dom[1]), 4);
+    ck_assert(pgs_word_trylock(word, false, &seen));
+    fill(&w, 1, 4, 1, 1004);
+    pass(&w);
+    pgs_word_unlock(word);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 1);
+    ck_assert_uint_eq(pass(&w), 0);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_without_a_log_what_keeps_changing_is_left_alone)
+{
+    uint64_t looked = 0, least = UINT64_MAX;
+    struct world w;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t n;
+
+        for (unsigned k = 0; k < 100; k++)
+            fill(&w, 0, k, 1, 500000 + 1000 * i + k);
+        n = pass(&w);
+        looked += n;
+        least = n < least ? n : least;
+    }
+    ck_assert_uint_eq(least, 2 * WORLD_PAGES - 100);
+    ck_assert_uint_lt(looked, 40 * 2 * WORLD_PAGES - 25 * 100);
+    /* once it keeps still it is found again */
+    for (unsigned i = 0; i < 100; i++)
+        pass(&w);
+    fill(&w, 1, 3, 1, 500000 + 1000 * 39 + 3);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 1);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES - 2);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_the_wait_grows_and_shrinks)
+{
+    uint64_t word = PGS_PRIVATE;
+    uint32_t turn = 4090;
+
+    for (unsigned i = 0; i < 8; i++) {
+        uint32_t wait = 1u << (i < 6 ? i : 5);
+
+        ck_assert(pgs_scan_is_due(word, turn));
+        word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, true) << 48;
+        ck_assert_uint_eq(word >> 63, 0);
+        ck_assert(wait == 1 || !pgs_scan_is_due(word, turn + wait - 1));
+        ck_assert(pgs_scan_is_due(word, turn + wait));
+        turn += wait;
+    }
+    for (unsigned i = 0; i < 6; i++) {
+        word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, false) << 48;
+        turn += 64;
+        ck_assert(pgs_scan_is_due(word, turn));
+    }
+    ck_assert_uint_eq(pgs_word_epoch(word), 0);
+}
+END_TEST
+
+START_TEST(test_the_index_does_not_fill_with_what_is_gone)
+{
+    struct pgs_index *index;
+    struct world w;
+
+    open_scan(&w, _i);
+    index = &w.host->policy->index;
+    for (unsigned i = 0; i < 60; i++) {
+        fill(&w, 0, 0, WORLD_PAGES, 100000 + 1000 * i);
+        fill(&w, 1, 0, WORLD_PAGES, 100000 + 1000 * i);
+        pass(&w);
+        ck_assert_uint_le(index->used, 8 * WORLD_PAGES * 2);
+    }
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_fingerprint_that_proposes_wrongly_is_given_up)
+{
+    struct world w;
+    uint64_t compared, print = 0;
+    _Atomic uint64_t *word[2];
+
+    open_scan(&w, true);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    word[0] = pgs_word_of(pgs_domain_of(w.host, w.dom[0]), 9);
+    word[1] = pgs_word_of(pgs_domain_of(w.host, w.dom[1]), 9);
+    for (unsigned i = 0; i < 6; i++) {
+        /* the page that is known is said to be like the one that is written */
+        if (print)
+            *word[0] = (*word[0] & 0xffff) | print << PGS_PAYLOAD_SHIFT;
+        fill(&w, 1, 9, 1, 100009);
+        if (print) {
+            struct pgs_domain *domain = pgs_domain_of(w.host, w.dom[0]);
+            struct pgs_seek seek;
+
+            pgs_index_seek(&w.host->policy->index,
+                           pgs_scan_key((uint32_t)print, domain->group), &seek);
+            pgs_index_remove(&w.host->policy->index, &seek,
+                             pgs_page_of(domain, 9));
+            pgs_index_add(&w.host->policy->index, &seek,
+                          pgs_page_of(domain, 9));
+        }
+        compared = world_stats(&w).different;
+        pass(&w);
+        if (!print)
+            print = pgs_word_index(*word[1]);
+        else
+            ck_assert_uint_eq(world_stats(&w).different - compared, i <= 4);
+    }
+    ck_assert_uint_eq(world_stats(&w).different, 4);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- floors -------------------------------------------------------------- */
+
+static int set_floor(struct world *w, unsigned guest, uint64_t gfn,
+                     uint64_t count, uint32_t order)
+{
+    return pgshare_scan_floor(w->host, w->dom[guest], gfn, count, order);
+}
+
+START_TEST(test_nothing_below_the_floor_is_shared)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 100, 1, 7);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 4), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 16);
+    for (unsigned i = 96; i < 112; i++)
+        ck_assert(!together(&w, 0, i, 1, i));
+    ck_assert(together(&w, 0, 95, 1, 95));
+    ck_assert(together(&w, 0, 112, 1, 112));
+    /* hints keep to it, too */
+    ck_assert_int_eq(pgshare_hint_same(w.host, w.dom[0], 98, w.dom[1], 98, 1),
+                     0);
+    world_settle(&w);
+    ck_assert(!together(&w, 0, 98, 1, 98));
+    ck_assert_int_eq(set_floor(&w, 1, 99, 1, 0), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_both_sides_floors_hold)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    fill(&w, 1, 8, 64, 1000); /* 0 … 63 of guest 0, at 8 … 71 */
+    ck_assert_int_eq(set_floor(&w, 0, 0, 1, 4), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 1, 4), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0); /* 8 is no multiple of 16 */
+    ck_assert_int_eq(set_floor(&w, 1, 0, 1, 3), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 64);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_floors_refuse_what_is_wrong)
+{
+    struct world w;
+
+    open_scan(&w, false);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 1, PGSHARE_ORDERS),
+                     PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 0, 1), PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(set_floor(&w, 0, WORLD_GFNS, 1, 1), PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(pgshare_scan_floor(w.host, 4711, 0, 1, 1),
+                     PGSHARE_ERR_NODOMAIN);
+    ck_assert_int_eq(pgshare_scan_floor(NULL, 1, 0, 1, 1), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(set_floor(&w, 0, 0, WORLD_GFNS, 9), 0);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- workers ------------------------------------------------------------- */
+
+START_TEST(test_workers_take_blocks_and_the_runner_shares)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct pgshare_scan_info info = { .size = sizeof(info) };
+    struct world w;
+    uint64_t pages;
+
+    open_scan(&w, _i);
+    ck_assert_int_eq(pgshare_scan_step(w.host, NULL, &pages), 0);
+    ck_assert_uint_eq(pages, 0);
+    ck_assert_int_eq(pgshare_host_pass(w.host, 0), 0);
+    /* the runner begins the pass, and takes one block at the most */
+    ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    ck_assert_int_eq(pgshare_scan_step(w.host, NULL, &pages), 0);
+    ck_assert_uint_ge(pages, WORLD_PAGES);
+    ck_assert_uint_eq(saved(&w), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    ck_assert_int_eq(pgshare_scan_info(w.host, &info), 0);
+    ck_assert_uint_eq(info.passes, 1);
+    ck_assert_uint_eq(info.active, 0);
+    ck_assert_uint_eq(info.scanned, 2 * WORLD_PAGES);
+    ck_assert_uint_eq(info.tracked, 2 * WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
+/* A batch that waits for the runner outlives its domain. */
+START_TEST(test_a_domain_may_go_while_its_batch_waits)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct world w;
+    uint64_t pages;
+
+    open_scan(&w, _i);
+    ck_assert_int_eq(pgshare_host_pass(w.host, 0), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    ck_assert_int_eq(pgshare_scan_step(w.host, NULL, &pages), 0);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[0]), 0);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[1]), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- steering ------------------------------------------------------------ */
+
+static struct pgshare_scan_info info_of(struct world *w)
+{
+    struct pgshare_scan_info info = { .size = sizeof(info) };
+
+    ck_assert_int_eq(pgshare_scan_info(w->host, &info), 0);
+    return info;
+}
+
+static void turns(struct world *w, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        pgshare_mock_clock_advance(w->machine, 10000000);
+        ck_assert_int_eq(pgshare_host_run(w->host, NULL, NULL), 0);
+    }
+}
+
+START_TEST(test_steering_follows_yield_and_pressure)
+{
+    struct pgshare_scan_options on = { .size = sizeof(on),
+                                       .flags = PGSHARE_SCAN_ON };
+    struct pgshare_poll poll = { .size = sizeof(poll) };
+    struct world w;
+
+    open_scan(&w, true);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    turns(&w, 5);
+    ck_assert_uint_eq(info_of(&w).passes, 0);
+    ck_assert_uint_eq(info_of(&w).rate_ppm, 0);
+    ck_assert_int_eq(pgshare_scan_set(w.host, &on), 0);
+    ck_assert_uint_eq(info_of(&w).rate_ppm, 1000000);
+    for (unsigned i = 0; i < 100 && info_of(&w).passes < 3; i++)
+        turns(&w, 1);
+    ck_assert_uint_ge(info_of(&w).passes, 3);
+    ck_assert_uint_lt(info_of(&w).rate_ppm, 10000);
+    ck_assert_int_eq(pgshare_host_poll(w.host, &poll), 0);
+    ck_assert_uint_ne(poll.deadline_ns, PGSHARE_FOREVER);
+    pgshare_mock_pressure_set(w.machine, 90);
+    ck_assert_uint_eq(info_of(&w).rate_ppm, 1000000);
+    pgshare_mock_pressure_set(w.machine, 0);
+    fill(&w, 1, 0, WORLD_PAGES, 1000);
+    turns(&w, 100);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    ck_assert_int_eq(pgshare_scan_set(w.host, NULL), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, NULL, NULL), 0);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_the_budget_of_pages_is_kept)
+{
+    struct pgshare_scan_options on = { .size = sizeof(on),
+                                       .flags = PGSHARE_SCAN_ON |
+                                                PGSHARE_SCAN_STEADY,
+                                       .pages_per_s = 10000 };
+    struct world w;
+    uint64_t begin;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_int_eq(pgshare_scan_set(w.host, &on), 0);
+    turns(&w, 100);
+    begin = world_stats(&w).scanned;
+    turns(&w, 200); /* 2 s */
+    ck_assert_uint_ge(world_stats(&w).scanned - begin, 18000);
+    ck_assert_uint_le(world_stats(&w).scanned - begin, 22000);
+    ck_assert_int_eq(pgshare_scan_set(w.host, NULL), 0);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_options_are_checked)
+{
+    struct pgshare_scan_options o = { .size = sizeof(o), .flags = 1 << 9 };
+    struct world w;
+
+    open_scan(&w, false);
+    ck_assert_int_eq(pgshare_scan_set(w.host, &o), PGSHARE_ERR_INVALID);
+    o.flags = 0;
+    o.pressure = 101;
+    ck_assert_int_eq(pgshare_scan_set(w.host, &o), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_scan_set(NULL, NULL), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_scan_info(w.host, NULL), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_scan_step(NULL, NULL, NULL), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(pgshare_scan_step(w.host, NULL, NULL), 0);
+    world_close(&w);
+}
+END_TEST
+
+static Suite *make(void)
+{
+    Suite *suite = suite_create("scan");
+    TCase *blocks = pgs_tcase(suite, "blocks");
+    TCase *chosen = pgs_tcase(suite, "chosen");
+    TCase *rules = pgs_tcase(suite, "rules");
+
+    tcase_add_test(blocks, test_orders_are_those_of_the_largest_aligned_block);
+    tcase_add_loop_test(
+        blocks, test_equal_guests_are_shared_in_one_pass_and_few_operations, 0,
+        2);
+    tcase_add_loop_test(
+        blocks, test_extents_grow_in_both_directions_whatever_their_alignment,
+        0, 2);
+    tcase_add_loop_test(
+        blocks, test_growth_goes_back_beyond_a_page_that_has_too_many_equals, 0,
+        2);
+    tcase_add_loop_test(
+        blocks,
+        test_a_written_page_takes_a_block_apart_and_it_comes_together_again, 0,
+        2);
+    tcase_add_loop_test(
+        blocks, test_a_block_that_one_page_differs_in_is_shared_in_two_parts, 0,
+        2);
+    tcase_add_loop_test(blocks,
+                        test_copies_within_one_guest_and_zeroes_are_shared, 0,
+                        2);
+    tcase_add_test(
+        chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
+    tcase_add_loop_test(
+        chosen, test_pages_that_became_private_without_a_write_are_looked_at, 1,
+        2);
+    tcase_add_test(chosen,
+                   test_a_page_written_while_it_was_held_is_looked_at_later);
+    tcase_add_test(
+        chosen, test_a_page_written_while_it_was_in_flight_is_looked_at_later);
+    tcase_add_test(chosen,
+                   test_without_a_log_what_keeps_changing_is_left_alone);
+    tcase_add_test(chosen, test_the_wait_grows_and_shrinks);
+    tcase_add_loop_test(chosen, test_the_index_does_not_fill_with_what_is_gone,
+                        0, 2);
+    tcase_add_test(chosen,
+                   test_a_fingerprint_that_proposes_wrongly_is_given_up);
+    tcase_add_loop_test(rules, test_nothing_below_the_floor_is_shared, 0, 2);
+    tcase_add_loop_test(rules, test_both_sides_floors_hold, 0, 2);
+    tcase_add_test(rules, test_floors_refuse_what_is_wrong);
+    tcase_add_loop_test(rules, test_workers_take_blocks_and_the_runner_shares,
+                        0, 2);
+    tcase_add_loop_test(rules, test_a_domain_may_go_while_its_batch_waits, 0,
+                        2);
+    tcase_add_test(rules, test_steering_follows_yield_and_pressure);
+    tcase_add_test(rules, test_the_budget_of_pages_is_kept);
+    tcase_add_test(rules, test_options_are_checked);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return pgs_suite_main("scan", make, argc, argv);
+}
