@@ -71,10 +71,9 @@ static void open_machine(struct pgs_rig *rig, uint64_t frames, uint64_t zeroed,
 {
     struct pgshare_mock_options options = {
         .size = sizeof(options),
-        .flags = PGSHARE_MOCK_HUGE,
         .frames = frames,
         .zeroed = zeroed,
-        .flags = flags,
+        .flags = flags | PGSHARE_MOCK_HUGE,
         .violation = violated,
     };
 
