@@ -94,7 +94,7 @@ static void measure_cold(struct pgs_bench *bench, struct set *set)
     struct pgs_series passes = { 0 }, hashes = { 0 };
     struct pgs_figure figure = {
         .name = "scan-cold",
-        .metric = "first pass over distinct pages, 1 thread, sequential",
+        .metric = "first pass over distinct pages beside bare hashing, sequential",
         .unit = "pages/us",
         .yardstick = "bare XXH3 of 4 KiB pages, sequential",
         .limit = 0.85,

@@ -130,6 +130,15 @@ static void holds(struct rig *rig)
     }
 }
 
+/* Equal pages, which the passes before may have shared. */
+static void write_equal(struct rig *rig)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        TRY(rig_write_page(rig, A, 32 + i, 50 + i));
+        TRY(rig_write_page(rig, B, 40 + i, 50 + i));
+    }
+}
+
 static void hints(struct rig *rig)
 {
     struct pgshare_scan_options on = { .size = sizeof(on),
@@ -151,8 +160,7 @@ static void hints(struct rig *rig)
     TRY(pgshare_host_pass(rig->host, 0));
     run(rig);
     TRY(pgshare_scan_floor(rig->host, b, 0, 16, 1));
-    rig_fill(rig, A, 32, 4, 3);
-    rig_fill(rig, B, 40, 4, 3);
+    write_equal(rig);
     TRY(pgshare_scan_set(rig->host, &on));
     run(rig);
     TRY(pgshare_scan_step(rig->host, NULL, NULL));

@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,15 @@ static const char *read_options(int argc, char **argv)
     return tcase;
 }
 
+/* Machines are made and freed thousands of times; that the process gives their
+ * memory back each time, to fault it in again, would take most of the run. */
+static void keep_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 64 << 20);
+}
+
 int pgs_suite_main(const char *name, Suite *(*make)(void), int argc,
                    char **argv)
 {
@@ -175,6 +185,7 @@ int pgs_suite_main(const char *name, Suite *(*make)(void), int argc,
         perror("mmap");
         return EXIT_FAILURE;
     }
+    keep_memory();
     if (SANITIZED)
         srunner_set_fork_status(runner, CK_NOFORK);
 

@@ -190,6 +190,7 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
     policy->progress = (struct pgshare_progress){ .size = sizeof(*ret) };
     if (atomic_exchange_explicit(&host->work, 0, memory_order_relaxed))
         policy->turn_again = true; /* in a slot that had its turn, perhaps */
+    policy->scan.begun = false;
     do {
         uint64_t before = budget->pages;
 

@@ -246,8 +246,9 @@ static bool go_on(struct pgshare_host *host)
     if (active)
         return !steered || pgs_steer_may(host);
     wanted = atomic_exchange_explicit(&scan->wanted, 0, memory_order_acq_rel);
-    if (!wanted && !pgs_steer_may(host))
+    if (!wanted && (scan->begun || !pgs_steer_may(host)))
         return false;
+    scan->begun |= !wanted; /* passes over little memory would fill the run */
     begin(host, wanted ? wanted : UINT64_MAX, !wanted);
     return true;
 }

@@ -108,6 +108,7 @@ struct pgs_scan {
     uint64_t gfn;          /* from here on */
     bool all;              /* go on with the next domain */
     bool steered;          /* begun by steering, not asked for */
+    bool begun;            /* the runner: this run has begun such a pass */
     uint32_t out;          /* batches between walk and end */
     uint32_t n_batches;    /* that have memory */
     struct pgs_batch *free;
