@@ -8,6 +8,7 @@
  * pinned.  check-layout.py sees to it that no struct is left out.
  */
 #include <pgshare/guest_ring.h>
+#include <pgshare/kvm.h>
 #include <pgshare/mock.h>
 #include <pgshare/pgshare.h>
 #include <pgshare/sys/allocator.h>
@@ -67,6 +68,10 @@ static void check_all(void)
     PLAIN(pgshare_guest_ring_request, 16);
     SIZED(pgshare_host_options, reserved, 112);
     SIZED(pgshare_host_stats, hint_to_share, 840);
+    SIZED(pgshare_kvm_guest_options, generation, 24);
+    SIZED(pgshare_kvm_info, faults, 96);
+    SIZED(pgshare_kvm_options, reserved, 16);
+    SIZED(pgshare_kvm_probe, text, 40);
     PLAIN(pgshare_mock_chaos, 32);
     SIZED(pgshare_mock_disk_options, image, 64);
     PLAIN(pgshare_mock_dma, 280);

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of the Linux backend share.
+ *
+ * A guest's memory is a range of GFNs, of which slots give the addresses. For
+ * each GFN there is a byte, and for what stands in a pool mapping 32 bits more:
+ *
+ *     7-3  bits 36-32 of the place in the pool; the 32 bits have the rest
+ *     2-0  kind, see below
+ *
+ * What the kinds say of the kernel's mappings, which is the invariant of all
+ * this code, between any two operations:
+ *
+ *     HOLE    ANON   private anonymous memory; of a HOLE nobody knows more
+ *     MARKED         likewise, write-protected by our userfaultfd
+ *     ZERO    OWED   likewise, and nothing or the kernel's zero page in it
+ *     FRAME          a private mapping of the pool at that place, and no page
+ *                    of its own unless the guest has written (the break)
+ *     LEFT           a private mapping of the pool with a page of its own
+ *     UNTOLD         likewise, and the next harvest has to tell of it
+ *
+ * Locks, outer before inner: `hearing` → `kvm->lock` → guest->lock →
+ * pool->lock, `kvm->hold.lock`. None is held when the sink or the host is called, nor when
+ * guest memory is touched in a way that our own userfaultfd may stop.
+ */
+#ifndef PGS_KVM_BACKEND_H
+#define PGS_KVM_BACKEND_H
+
+#include "kvm/sys.h"
+
+#include <pgshare/error.h>
+#include <pgshare/kvm.h>
+#include <pgshare/sys/backend.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define PAGE PGSHARE_PAGE_SIZE
+#define CHUNK 512u
+#define SLOTS_MAX 64u
+#define POOLS_MAX 65535u
+#define SCRATCHES 4u
+#define SCRATCH_PAGES 64u
+
+enum pgs_kvm_kind {
+    KIND_HOLE,
+    KIND_ANON,
+    KIND_MARKED,
+    KIND_ZERO,
+    KIND_OWED, /* a hole that was reclaimed: whoever touches it gets memory */
+    KIND_FRAME,
+    KIND_LEFT,
+    KIND_UNTOLD
+};
+
+#define KIND_BITS 3
+#define KIND_MASK 7u
+#define NO_PLACE UINT64_MAX
+
+/* ---- hold.c: staging, and memory that is held -------------------------- */
+
+#define HOLD_NONE UINT32_MAX
+/* Frames whose memory is kept after their release, at the most. */
+#define DEAD_MAX ((uint64_t)1 << 22)
+
+/*
+ * A region of addresses, by slabs of CHUNK pages. A window (window.c) takes
+ * pages of it that are empty, and of what was moved there some stay: they are
+ * held memory.
+ *
+ *     used[slab] = pages of it that are held or in a window
+ *     used[slab] = 0  ⇔  slab is in `empty`, is `slab`, or ≥ fresh
+ *     n = held pages = Σ used - pages in windows
+ */
+struct pgs_kvm_hold {
+    pthread_mutex_t lock;
+    unsigned char *base;
+    uint32_t slabs;
+    uint16_t *used;
+    uint32_t *empty;
+    uint32_t n_empty;
+    uint32_t fresh;
+    uint32_t slab; /* which is being filled, at `next` */
+    uint32_t next;
+    uint32_t *stack;
+    uint64_t n;
+    uint64_t *dead; /* ids of frames that were released but not yet punched */
+    uint64_t n_dead;
+};
+
+int pgs_stage_init(struct pgs_kvm_hold *hold);
+int pgs_stage_register(struct pgs_kvm_hold *hold, int uffd);
+void pgs_stage_fini(struct pgs_kvm_hold *hold);
+uint32_t pgs_stage_take(struct pgs_kvm_hold *hold, uint32_t n);
+void pgs_stage_keep(struct pgs_kvm_hold *hold, uint32_t page, uint32_t n);
+void pgs_stage_drop(struct pgs_kvm_hold *hold, uint32_t page, uint32_t n);
+/* Populated pages more, from the machine. Answers how many. */
+uint64_t pgs_stage_fill(struct pgs_kvm_hold *hold, uint64_t n);
+uint64_t pgs_stage_give(struct pgs_kvm_hold *hold, uint64_t n);
+
+static inline unsigned char *pgs_stage_at(const struct pgs_kvm_hold *hold,
+                                          uint32_t page)
+{
+    return hold->base + (size_t)page * PAGE;
+}
+
+/* ---- pool.c: frames ---------------------------------------------------- */
+
+#define POOL_SHIFT 40
+#define VIEW_PAGES ((uint64_t)1 << 22)
+#define VIEWS_MAX 4096u
+
+/* A count of mappings + 1; 0: no frame (any more). */
+#define COUNT_LIVE 1u
+#define COUNT_ORPHAN 0x80000000u /* given up by the host; punched at 1 */
+
+struct pgs_kvm_chunk {
+    uint64_t used[CHUNK / 64]; /* places that were ever a frame's */
+    uint32_t count[CHUNK];
+};
+
+/*
+ * The frames of one trust group. A frame's place is its page in the file, and
+ * no place is used twice:
+ *
+ *     count > 0  ⇒  used;  a place that is not used is beyond what was written
+ *     file size = the end of the last chunk that was written to
+ */
+struct pgs_kvm_pool {
+    pthread_mutex_t lock;
+    int fd;
+    uint32_t number;
+    uint32_t users; /* guests */
+    uint64_t group;
+    uint64_t frames; /* live ones */
+    uint64_t dead;   /* released, not yet punched */
+    uint64_t chunks; /* numbers given out */
+    uint64_t size;   /* of the file, in chunks */
+    struct pgs_kvm_chunk **chunk;
+    uint64_t room;
+    unsigned char *view[VIEWS_MAX];
+};
+
+struct pgshare_kvm;
+struct pgshare_kvm_guest;
+
+struct pgs_kvm_pool *pgs_pool_get(struct pgshare_kvm *kvm, uint64_t group);
+void pgs_pool_put(struct pgshare_kvm *kvm, struct pgs_kvm_pool *pool);
+uint64_t pgs_pool_id(const struct pgs_kvm_pool *pool, uint64_t place);
+struct pgs_kvm_pool *pgs_pool_of(struct pgshare_kvm *kvm, uint64_t id,
+                                 uint64_t *ret_place);
+/* `n` pages from `at` on become frames, at places[]. Answers how many, with the
+ * error that stopped it. */
+uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
+                          struct pgshare_kvm_guest *guest, uint64_t gfn,
+                          const unsigned char *at, uint32_t n,
+                          uint64_t *ret_places, int *ret_error);
+const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place);
+bool pgs_pool_is_live(struct pgs_kvm_pool *pool, uint64_t place);
+bool pgs_pool_map(struct pgs_kvm_pool *pool, uint64_t place);
+void pgs_pool_unmap(struct pgs_kvm_pool *pool, uint64_t place);
+/* 1: it is dead and can be punched; 0: it was already, or guests without a
+ * host still map it. PGSHARE_ERR_BUSY. */
+int pgs_pool_release(struct pgs_kvm_pool *pool, uint64_t place);
+void pgs_pool_orphan(struct pgs_kvm_pool *pool);
+void pgs_pool_count(struct pgs_kvm_pool *pool, struct pgshare_kvm_info *info);
+void pgs_pool_punch(struct pgs_kvm_pool *pool, uint64_t place, uint64_t n);
+
+/* ---- reserve.c --------------------------------------------------------- */
+
+uint64_t pgs_reserve_level(struct pgshare_kvm *kvm);
+int64_t pgs_reserve_move(struct pgshare_kvm *kvm, int64_t frames);
+bool pgs_reserve_spend(struct pgshare_kvm *kvm, uint64_t frames);
+void pgs_reserve_bury(struct pgshare_kvm *kvm, uint64_t id);
+
+/* ---- guests ------------------------------------------------------------ */
+
+struct pgs_kvm_slot {
+    uint64_t gfn;
+    uint64_t count;
+    unsigned char *at;
+    uint32_t attributes; /* ATTRIBUTE_… */
+};
+
+#define ATTRIBUTE_DONTFORK 1u
+#define ATTRIBUTE_DONTDUMP 2u
+#define ATTRIBUTE_HUGE 4u
+
+struct pgshare_kvm_guest {
+    struct pgshare_kvm *kvm;
+    struct pgshare_kvm_guest *next;
+    pthread_mutex_t lock;
+    uint64_t gfns;
+    uint32_t domid;
+    uint64_t generation;
+    bool trapped;
+    int uffd; /* trapped: it stops writes; else it logs them */
+    _Atomic uint64_t handle;
+    _Atomic uint64_t seq;
+    struct pgs_kvm_pool *pool; /* while it maps frames */
+    struct pgs_kvm_slot slots[SLOTS_MAX];
+    uint32_t n_slots;
+    uint8_t *kind;
+    uint32_t *place;
+    uint64_t *changed; /* bits: written as far as the log cannot tell */
+    uint16_t *watched; /* per chunk: FRAME, ZERO, MARKED, UNTOLD */
+    uint32_t *home;    /* per chunk: its chunk in the pool + 1, 0: image's */
+    uint64_t image;    /* + 1; 0: it has published nothing */
+};
+
+/* A fault that could not be resolved at once. */
+struct pgs_kvm_waiting {
+    struct pgshare_kvm_guest *guest;
+    uint64_t gfn;
+    uint64_t due; /* CLOCK_MONOTONIC, ns */
+};
+
+#define WAITING_MAX 256u
+
+struct pgshare_kvm {
+    struct pgshare_backend backend; /* first */
+    pthread_mutex_t lock;           /* guests, pools, host */
+    struct pgshare_host *host;
+    const struct pgshare_sink *sink;
+    struct pgshare_kvm_guest *guests;
+    struct pgs_kvm_pool **pools; /* [POOLS_MAX], by number */
+    uint32_t pools_used;
+    struct pgs_kvm_hold hold;
+    int staging; /* userfaultfd of the hold; also stops writes in home.c */
+    int pagemap;
+    pid_t owner;
+    uint32_t next_domid;
+
+    /* scratch.c */
+    pthread_mutex_t scratch_lock[SCRATCHES];
+    int scratch_fd;
+    const unsigned char *scratch;
+
+    /* handler.c */
+    pthread_t handler;
+    bool handling;
+    int kick;
+    _Atomic bool stopping;
+    _Atomic bool kicked;     /* guests may have come or gone */
+    pthread_mutex_t hearing; /* outermost: the thread is at work on guests */
+    struct pgs_kvm_waiting waiting[WAITING_MAX];
+    uint32_t n_waiting;
+
+    _Atomic uint64_t merges, moved_back, pinned, slipped, healed, faults;
+};
+
+static inline enum pgs_kvm_kind pgs_kind(const struct pgshare_kvm_guest *guest,
+                                         uint64_t gfn)
+{
+    return (enum pgs_kvm_kind)(guest->kind[gfn] & KIND_MASK);
+}
+
+static inline bool pgs_in_pool(enum pgs_kvm_kind kind)
+{
+    return kind >= KIND_FRAME;
+}
+
+static inline uint64_t pgs_place(const struct pgshare_kvm_guest *guest,
+                                 uint64_t gfn)
+{
+    return (uint64_t)(guest->kind[gfn] >> KIND_BITS) << 32 | guest->place[gfn];
+}
+
+static inline uint64_t pgs_seq(struct pgshare_kvm_guest *guest)
+{
+    return atomic_fetch_add_explicit(&guest->seq, 1, memory_order_relaxed) + 1;
+}
+
+static inline void pgs_set_changed(struct pgshare_kvm_guest *guest,
+                                   uint64_t gfn)
+{
+    __atomic_fetch_or(&guest->changed[gfn / 64], UINT64_C(1) << gfn % 64,
+                      __ATOMIC_RELAXED);
+}
+
+/* guest.c */
+const struct pgs_kvm_slot *pgs_slot_of(const struct pgshare_kvm_guest *guest,
+                                       uint64_t gfn);
+unsigned char *pgs_at(const struct pgshare_kvm_guest *guest, uint64_t gfn);
+/* How many of the `n` pages from `gfn` on lie in one slot; 0: the first in
+ * none. */
+uint32_t pgs_span(const struct pgshare_kvm_guest *guest, uint64_t gfn,
+                  uint32_t n);
+/* The page becomes `kind`, in the pool at `place`; counts follow. */
+void pgs_set_kind(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                  enum pgs_kvm_kind kind, uint64_t place);
+/* The guest's mappings of frames are its own concern from now on. */
+int pgs_guest_privatise(struct pgshare_kvm_guest *guest);
+
+extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
+
+/* slot.c */
+void pgs_slot_release(struct pgshare_kvm_guest *guest,
+                      struct pgs_kvm_slot *slot);
+
+/* vma.c */
+int pgs_vma_check(const void *at, uint64_t bytes, uint32_t *ret_attributes,
+                  uint32_t *ret_why);
+void pgs_vma_restore(const struct pgs_kvm_slot *slot, const void *at,
+                     size_t bytes);
+int pgs_vma_arm(const struct pgshare_kvm_guest *guest, const void *at,
+                size_t bytes);
+/* Writes to a new mapping of the pool come to the handler. */
+int pgs_trap(const struct pgshare_kvm_guest *guest, const void *at,
+             size_t bytes);
+int pgs_own(struct pgshare_kvm_guest *guest, uint64_t gfn, void *at);
+int pgs_vma_blank(const struct pgshare_kvm_guest *guest,
+                  const struct pgs_kvm_slot *slot, void *at, size_t bytes);
+
+/* window.c: all with the guest's lock held, within one slot and, but for those
+ * whose status is an error from the beginning, on anonymous memory */
+
+enum pgs_kvm_window_state {
+    WINDOW_STAYS, /* in its place */
+    WINDOW_OUT,   /* in staging, at stage + i */
+    WINDOW_EMPTY, /* there was none: it reads as zeroes */
+    WINDOW_KEPT   /* in staging for good */
+};
+
+/*
+ * Pages gfn … gfn+n-1, n ≤ CHUNK. What is OUT at the end goes back.
+ *     status[i] ≠ 0  ⇒  state[i] = STAYS, or it is on its way back
+ */
+struct pgs_kvm_window {
+    struct pgshare_kvm_guest *guest;
+    const struct pgs_kvm_slot *slot;
+    uint64_t gfn;
+    uint32_t n;
+    uint32_t stage;
+    unsigned char *at;
+    int8_t *status;
+    uint8_t state[CHUNK];
+};
+
+int pgs_window_open(struct pgs_kvm_window *window,
+                    struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                    int8_t *status);
+/* The bytes of a page that is OUT. */
+const unsigned char *pgs_window_bytes(const struct pgs_kvm_window *window,
+                                      uint32_t i);
+void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n);
+/* The page comes back write-protected; false: it does not, its status says
+ * why. */
+bool pgs_window_mark(struct pgs_kvm_window *window, uint32_t i);
+/* Its memory is held from now on, its place empty and of that kind. */
+void pgs_window_keep(struct pgs_kvm_window *window, uint32_t i,
+                     enum pgs_kvm_kind kind);
+/* Pages are replaced by a mapping of the pool; or their status says why not. */
+void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
+                    uint64_t place);
+/* Answers how many pages have become held memory. */
+uint32_t pgs_window_close(struct pgs_kvm_window *window);
+
+/* home.c: pages in pool mappings */
+
+/* Makes the LEFT pages among them anonymous memory again. status[i]: 0, or
+ * PGSHARE_ERR_BUSY: it is pinned. */
+void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+              int8_t *status);
+/* A mapping of a frame is replaced by one of the frame at `place`, or, with
+ * NO_PLACE, by nothing. Answers as MAP. */
+int pgs_remap(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t place);
+
+/* scan.c */
+
+/* One page: does it have memory of its own, other than the pool's? 1, 0, or an
+ * error. */
+int pgs_scan_is_own(struct pgshare_kvm_guest *guest, uint64_t gfn);
+bool pgs_scan_has_memory(const struct pgshare_kvm *kvm, const void *at);
+bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn);
+int pgs_scan_harvest(struct pgshare_kvm_guest *guest);
+int pgs_scan_changes(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                     int8_t *ret_status);
+
+/* scratch.c */
+int pgs_scratch_init(struct pgshare_kvm *kvm);
+void pgs_scratch_fini(struct pgshare_kvm *kvm);
+uint32_t pgs_scratch_hash(struct pgshare_kvm *kvm, const unsigned char *at,
+                          uint32_t n, uint64_t seed, uint64_t *ret_hashes);
+
+/* handler.c */
+int pgs_handler_start(struct pgshare_kvm *kvm);
+void pgs_handler_stop(struct pgshare_kvm *kvm);
+void pgs_handler_kick(struct pgshare_kvm *kvm);
+void pgs_handler_forget(struct pgshare_kvm_guest *guest);
+
+/* ops_share.c, ops_memory.c */
+
+/* An operation at work; `status` and `ids` have room for `op->count`. */
+struct pgs_kvm_work {
+    struct pgshare_kvm *kvm;
+    struct pgshare_kvm_guest *guest;
+    struct pgshare_kvm_guest *peer;
+    const struct pgshare_op *op;
+    int8_t *status;
+    uint64_t *ids;
+    int64_t reserve;
+    int32_t result;
+};
+
+typedef void pgs_kvm_op(struct pgs_kvm_work *work);
+typedef void pgs_kvm_span(struct pgs_kvm_work *work, uint32_t first,
+                          uint32_t n);
+
+/* What PROTECT answers: no frame's name. */
+#define PGS_ID_MARKED (UINT64_MAX - 1)
+
+/* Calls `span` for each part of the operation's pages that lies in one slot,
+ * with the guest's lock held. */
+void pgs_each_span(struct pgs_kvm_work *work, pgs_kvm_span *span);
+
+pgs_kvm_op pgs_kvm_op_protect, pgs_kvm_op_unprotect, pgs_kvm_op_publish,
+    pgs_kvm_op_map, pgs_kvm_op_merge, pgs_kvm_op_unshare, pgs_kvm_op_release,
+    pgs_kvm_op_discard, pgs_kvm_op_reclaim, pgs_kvm_op_grant, pgs_kvm_op_clone,
+    pgs_kvm_op_fingerprint, pgs_kvm_op_harvest, pgs_kvm_op_changes,
+    pgs_kvm_op_query, pgs_kvm_op_reserve;
+
+extern const struct pgshare_backend_ops pgs_kvm_ops;
+
+#endif

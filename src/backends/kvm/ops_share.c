@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sharing: protect, publish, merge, map.
+ *
+ * MERGE is the one that matters. Pages of a run are judged by what they are:
+ *
+ *     anonymous ────────── window: out, compare, map the frames or go back
+ *     left in the pool ─── taken home first (home.c), then the same
+ *     mappings of frames ─ frames are compared, and mapped over (home.c)
+ *
+ * MAP does the same without looking at the content, for pages that the core
+ * knows to be free, or to be holes. A mark is what PROTECT left behind: a page
+ * that is write-protected by our userfaultfd, where a write is either trapped
+ * or takes the protection away, and is found out.
+ *
+ * PUBLISH reads the guest's memory without holding anything; should the guest
+ * write meanwhile, the merge that follows finds out.
+ */
+#include "kvm/backend.h"
+
+#include <string.h>
+
+const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
+
+static bool is_zero(const unsigned char *bytes)
+{
+    /* Each byte equals the one before it, and the first is zero. */
+    return !bytes[0] && !memcmp(bytes, bytes + 1, PAGE - 1);
+}
+
+void pgs_each_span(struct pgs_kvm_work *work, pgs_kvm_span *span)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+    const struct pgshare_op *op = work->op;
+
+    pthread_mutex_lock(&guest->lock);
+    for (uint32_t i = 0; i < op->count;) {
+        uint32_t n = pgs_span(guest, op->gfn + i, op->count - i);
+
+        if (n)
+            span(work, i, n);
+        else
+            work->status[i] = PGSHARE_ERR_HOLE;
+        i += n ? n : 1;
+    }
+    pthread_mutex_unlock(&guest->lock);
+}
+
+/* Runs of pages from `first` on that are to go through a window: status 0 and
+ * anonymous. Answers the length of the next one, and where it begins. */
+static uint32_t next_run(const struct pgs_kvm_work *work, uint32_t *at,
+                         uint32_t end)
+{
+    uint64_t gfn = work->op->gfn;
+    uint32_t n = 0;
+
+    while (*at < end &&
+           (work->status[*at] || pgs_in_pool(pgs_kind(work->guest, gfn + *at))))
+        ++*at;
+    while (*at + n < end && !work->status[*at + n] &&
+           !pgs_in_pool(pgs_kind(work->guest, gfn + *at + n)))
+        n++;
+    return n;
+}
+
+/* ---- marks ------------------------------------------------------------- */
+
+static void protect_run(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    struct pgs_kvm_window window;
+    int r = pgs_window_open(&window, work->guest, work->op->gfn + first, n,
+                            work->status + first);
+
+    if (r) {
+        memset(work->status + first, r, n);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (!work->status[first + i])
+            pgs_window_mark(&window, i);
+    work->reserve += pgs_window_close(&window);
+}
+
+static void protect(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    uint64_t gfn = work->op->gfn;
+
+    for (uint32_t i = first; i < first + n; i++) {
+        enum pgs_kvm_kind kind = pgs_kind(work->guest, gfn + i);
+
+        work->ids[i] = PGS_ID_MARKED;
+        if (kind == KIND_HOLE || kind == KIND_OWED)
+            work->status[i] = PGSHARE_ERR_HOLE;
+        else if (kind == KIND_UNTOLD)
+            work->status[i] = PGSHARE_ERR_BUSY;
+        else if (kind != KIND_ANON && kind != KIND_LEFT)
+            work->status[i] = PGSHARE_ERR_STATE;
+    }
+    pgs_home(work->guest, gfn + first, n, work->status + first);
+    for (uint32_t i = first, run; (run = next_run(work, &i, first + n));
+         i += run)
+        protect_run(work, i, run);
+}
+
+void pgs_kvm_op_protect(struct pgs_kvm_work *work)
+{
+    pgs_each_span(work, protect);
+}
+
+static void unprotect(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+
+    for (uint32_t i = first; i < first + n; i++) {
+        uint64_t gfn = work->op->gfn + i;
+
+        if (pgs_kind(guest, gfn) != KIND_MARKED)
+            continue;
+        if (guest->trapped &&
+            pgs_sys_uffd_protect(guest->uffd, pgs_at(guest, gfn), PAGE,
+                                 false)) {
+            work->status[i] = PGSHARE_ERR_BACKEND;
+            continue;
+        }
+        if (guest->trapped)
+            pgs_sys_uffd_wake(guest->uffd, pgs_at(guest, gfn), PAGE);
+        pgs_set_kind(guest, gfn, KIND_ANON, NO_PLACE);
+        pgs_set_changed(guest, gfn);
+    }
+}
+
+void pgs_kvm_op_unprotect(struct pgs_kvm_work *work)
+{
+    pgs_each_span(work, unprotect);
+}
+
+/* Does the mark still hold? */
+static bool holds(struct pgshare_kvm_guest *guest, uint64_t gfn)
+{
+    return pgs_kind(guest, gfn) == KIND_MARKED &&
+           (guest->trapped || !pgs_scan_is_written(guest, gfn));
+}
+
+/* ---- publish ----------------------------------------------------------- */
+
+static uint32_t publishable(const struct pgs_kvm_work *work, uint32_t first,
+                            uint32_t end)
+{
+    uint64_t gfn = work->op->gfn;
+    uint32_t span = pgs_span(work->guest, gfn + first, end - first);
+    uint32_t n = 0;
+
+    while (n < span && pgs_kind(work->guest, gfn + first + n) != KIND_HOLE &&
+           pgs_kind(work->guest, gfn + first + n) != KIND_OWED)
+        n++;
+    return n;
+}
+
+void pgs_kvm_op_publish(struct pgs_kvm_work *work)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+    const struct pgshare_op *op = work->op;
+    struct pgs_kvm_pool *pool = guest->pool;
+
+    for (uint32_t i = 0; i < op->count;) {
+        uint32_t n = publishable(work, i, op->count);
+        uint64_t places[CHUNK];
+        uint32_t done = 0;
+        int error = n ? PGSHARE_ERR_NOFRAME : PGSHARE_ERR_HOLE;
+
+        if (n && pgs_reserve_spend(work->kvm, n)) {
+            done = pgs_pool_publish(pool, guest, op->gfn + i,
+                                    pgs_at(guest, op->gfn + i), n, places,
+                                    &error);
+            work->reserve -= n;
+            if (done < n) /* what was not used comes back */
+                work->reserve += pgs_reserve_move(work->kvm, n - done);
+        }
+        for (uint32_t k = 0; k < done; k++)
+            work->ids[i + k] = pgs_pool_id(pool, places[k]);
+        i += done;
+        if (done < n || !n) {
+            work->ids[i] = PGSHARE_ID_NONE;
+            work->status[i++] = (int8_t)error;
+        }
+    }
+}
+
+/* ---- merge and map ----------------------------------------------------- */
+
+/* Is a page what the core takes it for? */
+static bool is_as_thought(const struct pgs_kvm_work *work, uint32_t i)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+    uint64_t own = work->op->own_ids ? work->op->own_ids[i] : PGSHARE_ID_NONE;
+    uint64_t gfn = work->op->gfn + i;
+
+    if (work->op->flags & PGSHARE_OP_HOLES || own == PGSHARE_ID_NONE)
+        return pgs_kind(guest, gfn) != KIND_UNTOLD;
+    if (own == PGSHARE_ID_ZERO)
+        return pgs_kind(guest, gfn) == KIND_ZERO;
+    if (own == PGS_ID_MARKED)
+        return holds(guest, gfn);
+    return pgs_kind(guest, gfn) == KIND_FRAME &&
+           pgs_pool_id(guest->pool, pgs_place(guest, gfn)) == own;
+}
+
+/* The place of the frame that page i is to map, NO_PLACE: the zero frame's. */
+static uint64_t target(const struct pgs_kvm_work *work, uint32_t i)
+{
+    uint64_t place;
+
+    if (work->op->ids[i] == PGSHARE_ID_ZERO)
+        return NO_PLACE;
+    pgs_pool_of(work->kvm, work->op->ids[i], &place);
+    return place;
+}
+
+static bool is_target_ok(const struct pgs_kvm_work *work, uint32_t i)
+{
+    struct pgs_kvm_pool *pool;
+    uint64_t place;
+
+    if (work->op->ids[i] == PGSHARE_ID_ZERO)
+        return true;
+    pool = pgs_pool_of(work->kvm, work->op->ids[i], &place);
+    return pool && pool == work->guest->pool && pgs_pool_is_live(pool, place);
+}
+
+/* Why a page cannot be merged or mapped; 0: it can. */
+static int8_t judge(const struct pgs_kvm_work *work, uint32_t i)
+{
+    enum pgs_kvm_kind kind = pgs_kind(work->guest, work->op->gfn + i);
+    bool hole = kind == KIND_HOLE || kind == KIND_OWED;
+    bool merge = work->op->kind == PGSHARE_OP_MERGE;
+
+    if (work->op->flags & PGSHARE_OP_HOLES)
+        return !hole                   ? PGSHARE_ERR_EXISTS
+               : is_target_ok(work, i) ? 0
+                                       : PGSHARE_ERR_SOURCE_TICKET;
+    if (hole)
+        return PGSHARE_ERR_HOLE;
+    if (!is_as_thought(work, i))
+        return PGSHARE_ERR_CLIENT_TICKET;
+    if (!merge && kind != KIND_MARKED && kind != KIND_FRAME &&
+        kind != KIND_ZERO)
+        return PGSHARE_ERR_CLIENT_TICKET;
+    return is_target_ok(work, i) ? 0 : PGSHARE_ERR_SOURCE_TICKET;
+}
+
+static bool equals(const struct pgs_kvm_work *work, uint32_t i,
+                   const unsigned char *bytes)
+{
+    uint64_t place = target(work, i);
+
+    if (place == NO_PLACE)
+        return is_zero(bytes);
+    return !memcmp(bytes, pgs_pool_bytes(work->guest->pool, place), PAGE);
+}
+
+/* A mapping of a frame: both frames are immutable, so they are compared as
+ * they are. */
+static void remap(struct pgs_kvm_work *work, uint32_t i)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+    uint64_t gfn = work->op->gfn + i;
+    uint64_t place = pgs_place(guest, gfn);
+
+    if (target(work, i) == place)
+        return;
+    if (work->op->kind == PGSHARE_OP_MERGE &&
+        !equals(work, i, pgs_pool_bytes(guest->pool, place)))
+        work->status[i] = PGSHARE_ERR_DIFFERENT;
+    else
+        work->status[i] = (int8_t)pgs_remap(guest, gfn, target(work, i));
+}
+
+/* Are the pages of a window what they are to be? */
+static void compare(struct pgs_kvm_work *work,
+                    const struct pgs_kvm_window *window, uint32_t first)
+{
+    bool merge = work->op->kind == PGSHARE_OP_MERGE;
+
+    for (uint32_t i = 0; i < window->n; i++) {
+        bool out = window->state[i] == WINDOW_OUT;
+        const unsigned char *bytes = out ? pgs_window_bytes(window, i)
+                                         : pgs_zeroes;
+
+        if (window->status[i])
+            continue;
+        if (pgs_kind(work->guest, window->gfn + i) == KIND_ZERO && out &&
+            !is_zero(bytes))
+            window->status[i] = PGSHARE_ERR_CLIENT_TICKET; /* broken */
+        else if (merge && !equals(work, first + i, bytes))
+            window->status[i] = PGSHARE_ERR_DIFFERENT;
+    }
+}
+
+/* Pages from i on that are to map places in a row. */
+static uint32_t row(const struct pgs_kvm_work *work,
+                    const struct pgs_kvm_window *window, uint32_t first,
+                    uint32_t i)
+{
+    uint64_t place = target(work, first + i);
+    uint32_t n = 1;
+
+    while (i + n < window->n && !window->status[i + n] &&
+           target(work, first + i + n) == place + n)
+        n++;
+    return n;
+}
+
+static void run(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    struct pgs_kvm_window window;
+    int r = pgs_window_open(&window, work->guest, work->op->gfn + first, n,
+                            work->status + first);
+
+    if (r) {
+        memset(work->status + first, r, n);
+        return;
+    }
+    compare(work, &window, first);
+    for (uint32_t i = 0; i < n;) {
+        uint32_t len = 1;
+
+        if (window.status[i]) {
+            while (i + len < n && window.status[i + len])
+                len++;
+            pgs_window_back(&window, i, len);
+        } else if (target(work, first + i) == NO_PLACE) {
+            pgs_window_keep(&window, i, KIND_ZERO);
+        } else {
+            len = row(work, &window, first, i);
+            pgs_window_map(&window, i, len, target(work, first + i));
+        }
+        i += len;
+    }
+    work->reserve += pgs_window_close(&window);
+}
+
+static void merge(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first; i < first + n; i++) {
+        work->status[i] = judge(work, i);
+        if (!work->status[i] &&
+            pgs_kind(work->guest, work->op->gfn + i) == KIND_FRAME)
+            remap(work, i);
+    }
+    pgs_home(work->guest, work->op->gfn + first, n, work->status + first);
+    for (uint32_t i = first, len; (len = next_run(work, &i, first + n));
+         i += len)
+        run(work, i, len);
+    atomic_fetch_add(&work->kvm->merges, n);
+}
+
+void pgs_kvm_op_merge(struct pgs_kvm_work *work)
+{
+    if (work->op->ids)
+        pgs_each_span(work, merge);
+    else
+        work->result = PGSHARE_ERR_INVALID;
+}
+
+void pgs_kvm_op_map(struct pgs_kvm_work *work)
+{
+    pgs_kvm_op_merge(work);
+}
