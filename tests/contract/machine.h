@@ -52,6 +52,8 @@ struct machine {
  * resolved, and nothing was written then.
  */
 struct machine_ops {
+    /* Why there can be no such machine here, or NULL. Optional. */
+    const char *(*missing)(void);
     void *(*open)(const struct machine *machine, uint64_t frames);
     /* Its host has been freed, its guests are gone or not. */
     void (*close)(void *state);
@@ -67,6 +69,8 @@ struct machine_ops {
     int (*populate)(void *guest, uint64_t gfn, uint64_t count);
     int (*depopulate)(void *guest, uint64_t gfn, uint64_t count);
 
+    /* Where the page lies in this process. Optional. */
+    void *(*address)(void *guest, uint64_t gfn);
     int (*read)(void *guest, uint64_t gfn, void *ret_page);
     int (*write)(void *state, void *guest, struct pgshare_host *host,
                  uint64_t gfn, uint64_t offset, const void *bytes, size_t len);

@@ -505,6 +505,14 @@ uint64_t rig_faults(struct rig *rig, enum pgshare_fault_outcome which)
 
 /* ---- suites ------------------------------------------------------------ */
 
+static const char *missing;
+
+START_TEST(this_machine_cannot)
+{
+    pgs_skip(missing);
+}
+END_TEST
+
 Suite *contract_suite(const char *name, const struct contract_test *tests,
                       unsigned n)
 {
@@ -513,9 +521,13 @@ Suite *contract_suite(const char *name, const struct contract_test *tests,
     for (unsigned m = 0; m < n_machines; m++) {
         TCase *tcase = pgs_tcase(suite, machines[m].name);
 
+        if (machines[m].ops->missing)
+            missing = machines[m].ops->missing();
         for (unsigned i = 0; i < n; i++)
             if ((machines[m].can & tests[i].needs) == tests[i].needs)
-                tcase_add_loop_test(tcase, *tests[i].test, (int)m, (int)m + 1);
+                tcase_add_loop_test(
+                    tcase, missing ? this_machine_cannot : *tests[i].test,
+                    (int)m, (int)m + 1);
     }
     return suite;
 }
