@@ -201,6 +201,8 @@ void pgs_bench_ksm(struct pgs_bench *bench, const struct pgs_figure *ours,
     snprintf(figure.yardstick, sizeof(figure.yardstick),
              "Linux KSM, as many pages by its first two full scans");
     figure.yardstick_value = pages * 1e3 / (double)taken;
+    snprintf(figure.metric, sizeof(figure.metric),
+             "first pass over distinct pages beside KSM, sequential");
     figure.limit = 8;
     pgs_report_add(bench->report, &figure);
 }

@@ -185,9 +185,10 @@ int pgs_suite_main(const char *name, Suite *(*make)(void), int argc,
         perror("mmap");
         return EXIT_FAILURE;
     }
-    keep_memory();
     if (SANITIZED)
         srunner_set_fork_status(runner, CK_NOFORK);
+    else
+        keep_memory();
 
     printf("seed %" PRIu64 "\n", run_seed);
     fflush(stdout);

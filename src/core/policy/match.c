@@ -141,11 +141,21 @@ void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
     if (extent->cause != PGSHARE_CAUSE_SCAN || !extent->source.domain)
         return;
     tell_different(&scan->match, extent);
-    if (extent->position || extent->result[0] != PGSHARE_ERR_DIFFERENT)
+    if (extent->position)
+        return;
+    if (!extent->result[0] && mismatch->key == key)
+        mismatch->n = 0; /* two contents, one of which was the right one */
+    if (extent->result[0] != PGSHARE_ERR_DIFFERENT)
         return;
     if (mismatch->key != key)
-        *mismatch = (struct pgs_mismatch){ .key = key };
-    mismatch->n += mismatch->n < UINT32_MAX;
+        *mismatch = (struct pgs_mismatch){ .key = key, .page = PGS_PAGE_NONE };
+    /* All mappings of one frame may be proposed to a page, one after the other;
+     * and without a log a page comes again that was not written. */
+    mismatch->n += mismatch->page != extent->client.page ||
+                   (mismatch->batch != scan->match.batches &&
+                    scan->match.batch && scan->match.batch->logged);
+    mismatch->page = extent->client.page;
+    mismatch->batch = scan->match.batches;
 }
 
 /* ---- one batch ----------------------------------------------------------- */
@@ -363,6 +373,7 @@ void pgs_match_batch(struct pgs_match *match)
     memset(match->different, 0, sizeof(match->different));
     match->steps = STEPS_MAX;
     match->n_runs = 0;
+    match->batches++;
     prepare(match);
     forget_old(match);
     for (uint32_t k = 0; k < batch->n;)

@@ -79,11 +79,14 @@ struct pgs_match {
     uint64_t different[PGS_BLOCK / 64];  /* by offset: it was not equal */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
+    uint32_t batches; /* that have been looked at */
 };
 
 struct pgs_mismatch {
     uint32_t key;
     uint32_t n;
+    uint32_t page;  /* the last that it was proposed to, its ordinal … */
+    uint32_t batch; /* … and when: pgs_match::batches */
 };
 
 /* What the embedder allows, and what steering makes of it. All times in ns. */

@@ -369,6 +369,7 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
     struct pgs_bucket *b;
     unsigned room_a;
     unsigned room_b;
+    uint32_t in_a, in_b;
 
     assert(pgs_index_is_valid(index));
     assert(page != PGS_PAGE_NONE);
@@ -378,9 +379,16 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
     }
     a = bucket_at(index, seek->bucket[0]);
     b = bucket_at(index, seek->bucket[1]);
-    if (count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
-        PGS_INDEX_REPEATS)
+    in_a = find_tag(a, seek->tag);
+    in_b = find_tag(b, seek->tag);
+    if (count(in_a) + count(in_b) >= PGS_INDEX_REPEATS) {
+        /* another content may have this tag, too: the newest can be found */
+        struct pgs_bucket *bucket = in_a ? a : b;
+
+        set_entry(bucket, (unsigned)__builtin_ctz(in_a ? in_a : in_b),
+                  seek->tag, page);
         return;
+    }
     room_a = count_empty(a);
     room_b = count_empty(b);
     if (room_a == 0 && room_b == 0) {
