@@ -127,7 +127,8 @@ PGSHARE_EXPORT int pgshare_kvm_new(const struct pgshare_kvm_options *options,
  * @return NULL. @since 0.1 */
 PGSHARE_EXPORT struct pgshare_kvm *pgshare_kvm_free(struct pgshare_kvm *kvm);
 
-/** What pgshare_host_new() takes. @since 0.1 */
+/** What pgshare_host_new() takes.
+ * @return the backend, which lives as long as `kvm`. @since 0.1 */
 PGSHARE_EXPORT struct pgshare_backend *pgshare_kvm_backend(
     struct pgshare_kvm *kvm);
 
@@ -185,12 +186,12 @@ PGSHARE_EXPORT int pgshare_kvm_join(struct pgshare_kvm_guest *guest,
  * @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_leave(struct pgshare_kvm_guest *guest);
 
-/** The domain's handle, 0: it is in no host. @since 0.1 */
+/** @return the domain's handle, 0: it is in no host. @since 0.1 */
 PGSHARE_EXPORT uint64_t
 pgshare_kvm_handle(const struct pgshare_kvm_guest *guest);
 
-/** For those who call pgshare_domain_add() themselves: its `attach`.
- * @since 0.1 */
+/** For those who call pgshare_domain_add() themselves.
+ * @return its `attach`. @since 0.1 */
 PGSHARE_EXPORT void *pgshare_kvm_attach(struct pgshare_kvm_guest *guest);
 
 /* Memory */
