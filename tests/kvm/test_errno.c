@@ -71,10 +71,13 @@ static bool attempt(int machine, uint64_t i, uint64_t count, int error)
     return calls > i;
 }
 
+/* Of so many calls one is tried in a run. */
+#define STRIDE UINT64_C(211)
+
 /* Some of them at a time, others each time. */
 static void sweep(int machine, uint64_t count, int error)
 {
-    uint64_t stride = pgs_test_scale() < 47 ? 47 / pgs_test_scale() : 1;
+    uint64_t stride = STRIDE > pgs_test_scale() ? STRIDE / pgs_test_scale() : 1;
     uint64_t i = pgs_test_seed() % stride;
 
     while (attempt(machine, i, count, error))
