@@ -104,6 +104,27 @@ START_TEST(test_extents_grow_in_both_directions_whatever_their_alignment)
 }
 END_TEST
 
+START_TEST(test_the_largest_block_goes_first_not_the_one_that_was_found_first)
+{
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    fill(&w, 0, 300, 2, 500000); /* two pages, of which the second one … */
+    fill(&w, 0, 100, 64, 500001); /* … begins a long row, too */
+    fill(&w, 1, 40, 65, 500000);
+    pass(&w);
+    stats = world_stats(&w);
+    for (unsigned i = 0; i < 64; i++)
+        ck_assert(together(&w, 0, 100 + i, 1, 41 + i));
+    ck_assert(together(&w, 0, 300, 1, 40));
+    ck_assert_uint_eq(stats.length_pages[6], 64);
+    ck_assert_uint_eq(stats.length_pages[1], 0);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_growth_goes_back_beyond_a_page_that_has_too_many_equals)
 {
     struct world w;
@@ -586,6 +607,9 @@ static Suite *make(void)
     tcase_add_loop_test(
         blocks, test_equal_guests_are_shared_in_one_pass_and_few_operations, 0,
         2);
+    tcase_add_loop_test(
+        blocks, test_the_largest_block_goes_first_not_the_one_that_was_found_first,
+        0, 2);
     tcase_add_loop_test(
         blocks, test_extents_grow_in_both_directions_whatever_their_alignment,
         0, 2);
