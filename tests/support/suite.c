@@ -111,6 +111,11 @@ uint64_t pgs_test_scale(void)
     return run_scale;
 }
 
+bool pgs_test_is_sanitized(void)
+{
+    return SANITIZED;
+}
+
 void pgs_skip_because(const char *reason)
 {
     test_skip_reason = reason;

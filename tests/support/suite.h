@@ -45,6 +45,7 @@
 #include "support/alloc.h"
 
 #include <check.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Run the suite that `make` returns; the result is for main() to return. */
@@ -63,6 +64,9 @@ uint64_t pgs_test_seed(void);
 
 /* How many times as long as usual to run; at least 1. */
 uint64_t pgs_test_scale(void);
+
+/* Is this an address or thread sanitizer's build?  Its shadow is memory, too. */
+bool pgs_test_is_sanitized(void);
 
 /* End the running test, which counts as skipped and not as passed. */
 #define pgs_skip(reason)          \

@@ -196,6 +196,56 @@ START_TEST(test_steady_growth_is_dense_and_loses_next_to_nothing)
 }
 END_TEST
 
+/* A page that was removed is not proposed, whatever was asked; and each that is
+ * has a content that looks the same. */
+static void check_proposals(const struct pgs_index *index,
+                            const uint64_t *fingerprint, uint32_t page)
+{
+    struct pgs_seek seek;
+    uint32_t cursor = 0;
+    uint32_t found;
+
+    pgs_index_seek(index, fingerprint[page], &seek);
+    while (pgs_index_next(index, &seek, &cursor, &found)) {
+        ck_assert(fingerprint[found] != 0);
+        ck_assert(pgs_index_is_of(&seek, fingerprint[found]));
+    }
+}
+
+START_TEST(test_whose_entry_it_is)
+{
+    const uint32_t pages = 500000;
+    struct pgs_heap heap;
+    struct pgs_index index;
+    struct pgs_seek seek;
+    uint32_t others = 0;
+
+    index_init(&index, &heap);
+    for (uint32_t page = 0; page < pages; page++)
+        add(&index, fingerprint_of(page), page);
+    pgs_index_seek(&index, fingerprint_of(0), &seek);
+    for (uint32_t page = 1; page < pages; page++)
+        others += pgs_index_is_of(&seek, fingerprint_of(page));
+    ck_assert(pgs_index_is_of(&seek, fingerprint_of(0)));
+    ck_assert(pgs_index_is_of(&seek, fingerprint_of(0) ^ UINT64_C(1) << 40));
+    ck_assert_uint_le(others, 1); /* 31 bits tell nearly all apart */
+    /* Of half a million, a hundred looks like another one. */
+    others = 0;
+    for (uint32_t page = 0; page < pages; page++) {
+        uint32_t cursor = 0;
+        uint32_t found;
+
+        pgs_index_seek(&index, fingerprint_of(page), &seek);
+        while (pgs_index_next(&index, &seek, &cursor, &found)) {
+            others += found != page;
+            ck_assert(pgs_index_is_of(&seek, fingerprint_of(found)));
+        }
+    }
+    ck_assert_uint_gt(others, 20);
+    pgs_index_fini(&index);
+}
+END_TEST
+
 START_TEST(test_an_array_does_nearly_the_same)
 {
     enum { PAGES = 120000 };
@@ -227,14 +277,8 @@ START_TEST(test_an_array_does_nearly_the_same)
             continue;
         live++;
         missing += !proposals(&index, fingerprint[page], page, &others);
-        /* A page that was removed is not proposed, whatever was asked. */
-        if (others > old) {
-            uint32_t cursor = 0;
-            uint32_t found;
-
-            while (next(&index, fingerprint[page], &cursor, &found))
-                ck_assert(fingerprint[found] != 0);
-        }
+        if (others > old)
+            check_proposals(&index, fingerprint, page);
     }
     ck_assert_uint_eq(index.used + index.n_homeless, live - missing);
     ck_assert_uint_le(missing, index.lost);
@@ -309,6 +353,7 @@ static Suite *make(void)
     tcase_add_test(lookup, test_the_low_32_bits_count);
     tcase_add_test(lookup, test_repeats_are_few);
     tcase_add_test(lookup, test_stale_ones_are_dropped_while_walking);
+    tcase_add_test(lookup, test_whose_entry_it_is);
     tcase_add_test(growth,
                    test_steady_growth_is_dense_and_loses_next_to_nothing);
     tcase_add_test(growth, test_an_array_does_nearly_the_same);

@@ -33,6 +33,9 @@
 /* A run of so many pages will do. */
 #define LONG 64u
 
+/* A content that very many pages have (a pattern, say) has so many entries. */
+#define COPIES 4u
+
 /* What became of a page that was looked up. */
 enum found { FOUND_NONE, FOUND_SELF, FOUND_MATCH, FOUND_LATER };
 
@@ -75,7 +78,7 @@ static bool is_in_flight(struct pgshare_host *host, uint32_t page)
                PGS_BUSY;
 }
 
-/* For the sweep: what an entry's page is known for. */
+/* What an entry's page is known for. */
 static bool look(void *ctx, uint32_t page, uint64_t *ret_key)
 {
     struct pgshare_host *host = ctx;
@@ -149,11 +152,9 @@ void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
         return;
     if (mismatch->key != key)
         *mismatch = (struct pgs_mismatch){ .key = key, .page = PGS_PAGE_NONE };
-    /* All mappings of one frame may be proposed to a page, one after the other;
-     * and without a log a page comes again that was not written. */
+    /* a look counts once: all mappings of one frame may have been proposed */
     mismatch->n += mismatch->page != extent->client.page ||
-                   (mismatch->batch != scan->match.batches &&
-                    scan->match.batch && scan->match.batch->logged);
+                   mismatch->batch != scan->match.batches;
     mismatch->page = extent->client.page;
     mismatch->batch = scan->match.batches;
 }
@@ -262,8 +263,20 @@ static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
     return n;
 }
 
-/* Each page that the index proposes for the k-th page is an anchor. */
-static enum found look_up(struct pgs_match *match, uint32_t k)
+/* Is the entry of this page, which does not hold the content that was sought,
+ * that of no other content either? */
+static bool is_stale(struct pgs_match *match, uint32_t k, uint32_t page)
+{
+    uint64_t key;
+
+    return !look(match->host, page, &key) ||
+           !pgs_index_is_of(&match->seek[k], key);
+}
+
+/* Each page that the index proposes for the k-th page is an anchor. Answers in
+ * *ret_copies how many there were. */
+static enum found look_up(struct pgs_match *match, uint32_t k,
+                          uint32_t *ret_copies)
 {
     struct pgs_index *index = &match->host->policy->index;
     const struct pgs_batch *batch = match->batch;
@@ -280,9 +293,10 @@ static enum found look_up(struct pgs_match *match, uint32_t k)
         } else if (pgs_match_holds(match->host, page, match->domain->group,
                                    print)) {
             found = FOUND_MATCH;
+            ++*ret_copies;
             if (pgs_blocks_anchor(match, self, page) >= LONG)
                 break;
-        } else {
+        } else if (is_stale(match, k, page)) {
             pgs_index_remove(index, &match->seek[k], page);
         }
     }
@@ -321,18 +335,19 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
     const struct pgs_batch *batch = match->batch;
     uint32_t print = match->print[batch->at[k]];
     enum found found = FOUND_NONE;
+    uint32_t copies = 0;
 
     if (batch->ids[k] == match->domain->zero)
         return share_zeroes(match, k);
     if (!is_given_up(match, key_of(match, print)))
-        found = look_up(match, k);
+        found = look_up(match, k, &copies);
     if (found == FOUND_NONE || found == FOUND_SELF) {
         if (!note(match, k, print))
             return 1;
     } else if (!batch->logged && batch->old[k]) {
         note(match, k, 0);
     }
-    if (found == FOUND_NONE || found == FOUND_MATCH)
+    if (found == FOUND_NONE || (found == FOUND_MATCH && copies < COPIES))
         enter(match, k);
     return 1;
 }

@@ -369,7 +369,6 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
     struct pgs_bucket *b;
     unsigned room_a;
     unsigned room_b;
-    uint32_t in_a, in_b;
 
     assert(pgs_index_is_valid(index));
     assert(page != PGS_PAGE_NONE);
@@ -379,16 +378,9 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
     }
     a = bucket_at(index, seek->bucket[0]);
     b = bucket_at(index, seek->bucket[1]);
-    in_a = find_tag(a, seek->tag);
-    in_b = find_tag(b, seek->tag);
-    if (count(in_a) + count(in_b) >= PGS_INDEX_REPEATS) {
-        /* another content may have this tag, too: the newest can be found */
-        struct pgs_bucket *bucket = in_a ? a : b;
-
-        set_entry(bucket, (unsigned)__builtin_ctz(in_a ? in_a : in_b),
-                  seek->tag, page);
+    if (count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
+        PGS_INDEX_REPEATS)
         return;
-    }
     room_a = count_empty(a);
     room_b = count_empty(b);
     if (room_a == 0 && room_b == 0) {
@@ -480,6 +472,11 @@ static bool is_of(uint64_t fingerprint, uint32_t tag, uint32_t root)
 
     return one.tag == tag &&
            (one.root == root || other_place(one).root == root);
+}
+
+bool pgs_index_is_of(const struct pgs_seek *seek, uint64_t fingerprint)
+{
+    return is_of(fingerprint, seek->tag, seek->root);
 }
 
 void pgs_index_sweep(struct pgs_index *index, uint32_t n,

@@ -15,11 +15,13 @@
  * displaced waits in a short queue while its bucket's cache line is on its way,
  * and is found there.
  *
- * Contents that very many pages have (a pattern, say) take four entries at the
- * most; adding a fifth page does nothing.
- *
  * Only the low 32 bits of a fingerprint are looked at, which is what a page's
- * word keeps. The runner's (PGS_RANK_RUN).
+ * word keeps, and an entry knows 31 of them: a page that is proposed may have
+ * another content, and its entry is that content's. pgs_index_is_of() tells it
+ * from one that is stale. Of pages that look alike so many are entered that a
+ * few contents may do so; one more does nothing.
+ *
+ * The runner's (PGS_RANK_RUN).
  */
 #ifndef PGS_TABLES_INDEX_H
 #define PGS_TABLES_INDEX_H
@@ -30,7 +32,7 @@
 
 #define PGS_BUCKET_ENTRIES 10u
 /* Entries with one tag in a pair of buckets. */
-#define PGS_INDEX_REPEATS 4u
+#define PGS_INDEX_REPEATS 12u
 /* Entries that are on their way to another bucket, at the most. */
 #define PGS_INDEX_HOMELESS 16u
 
@@ -86,6 +88,8 @@ void pgs_index_seek(const struct pgs_index *index, uint64_t fingerprint,
  * reserved. */
 void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
                    uint32_t page);
+/* Do entries of this fingerprint, too, have the places that were sought? */
+bool pgs_index_is_of(const struct pgs_seek *seek, uint64_t fingerprint);
 /* Takes one entry out; no error if it is not there. */
 void pgs_index_remove(struct pgs_index *index, const struct pgs_seek *seek,
                       uint32_t page);
