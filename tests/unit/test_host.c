@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What comes in between: declarations during marks and joins, a backend or a
  * platform that refuses, tables that are full. */
+#include "mechanism/extent.h"
 #include "mechanism/page.h"
 #include "policy/policy.h"
 #include "unit/world.h"
@@ -259,6 +260,37 @@ START_TEST(test_a_frame_that_a_leaving_domain_may_map_is_kept)
 }
 END_TEST
 
+/* Between a page's commit, which frees its word, and the end of its frame's
+ * being pending a guest may write to it. */
+START_TEST(test_a_frame_that_was_left_while_pending_dies)
+{
+    struct world_options options = { .flavour = PGSHARE_MOCK_XEN };
+    struct pgs_extent *extent;
+    struct pgs_frames *frames;
+    struct world w;
+    uint64_t word;
+
+    world_open(&w, &options);
+    frames = &w.host->frames;
+    world_share(&w, 20, 1);
+    word = atomic_load(pgs_word_of(pgs_domain_of(w.host, w.dom[0]), 20));
+    extent = pgs_extent_new(w.host, 1);
+    ck_assert_ptr_nonnull(extent);
+    extent->frame[0] = pgs_node_frame(frames, pgs_word_index(word));
+    pgs_frame_at(frames, extent->frame[0])->pending++;
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(world_write(&w, i, 20, 1), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).mappings, 0);
+    ck_assert_uint_eq(world_stats(&w).frames, 1);
+    pgs_extent_end_pending(extent, w.host, 0);
+    pgs_extent_free(w.host, extent);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).frames, 0);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- refusals ---------------------------------------------------------- */
 
 START_TEST(test_memory_is_not_added_twice)
@@ -493,6 +525,7 @@ static Suite *make(void)
     tcase_add_test(flight,
                    test_a_removal_that_waits_keeps_no_frames_of_others);
     tcase_add_test(flight, test_a_frame_that_a_leaving_domain_may_map_is_kept);
+    tcase_add_test(flight, test_a_frame_that_was_left_while_pending_dies);
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);

@@ -172,14 +172,24 @@ void pgs_extent_unlink_client(struct pgs_extent *extent,
         unlink_node(extent, host, i, extent->client_node[i]);
 }
 
+/* The page's word may have been free for a moment: a guest that wrote meanwhile
+ * may have been the last mapping, and left the frame to us. */
 void pgs_extent_end_pending(struct pgs_extent *extent,
                             struct pgshare_host *host, uint32_t i)
 {
+    struct pgs_frames *frames = &host->frames;
+    struct pgs_frame *frame;
+    bool doomed;
+
     if (!pgs_moves_frames(host) || extent->frame[i] == PGS_NONE)
         return;
-    pgs_frame_lock(&host->frames, extent->frame[i]);
-    pgs_frame_at(&host->frames, extent->frame[i])->pending--;
-    pgs_frame_unlock(&host->frames, extent->frame[i]);
+    frame = pgs_frame_at(frames, extent->frame[i]);
+    pgs_frame_lock(frames, extent->frame[i]);
+    frame->pending--;
+    doomed = pgs_frame_doom(frame);
+    pgs_frame_unlock(frames, extent->frame[i]);
+    if (doomed)
+        pgs_frame_defer(host, extent->frame[i]);
 }
 
 /* ---- commits ----------------------------------------------------------- */
