@@ -324,6 +324,17 @@ static inline void pgs_mock_frame_fetch(
         __builtin_prefetch(bytes + at);
 }
 
+/* The beginning of a page is sent for while another page is being read; the
+ * processor goes on by itself. */
+static inline void pgs_mock_frame_fetch_begin(
+    const struct pgshare_mock_machine *machine, uint32_t frame)
+{
+    const unsigned char *bytes = pgs_mock_bytes(machine, frame);
+
+    for (uint32_t line = 0; line < 4; line++)
+        __builtin_prefetch(bytes + line * 64);
+}
+
 static inline uint64_t pgs_mock_record(
     const struct pgshare_mock_machine *machine, uint32_t frame)
 {

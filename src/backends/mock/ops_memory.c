@@ -15,8 +15,6 @@
 #include <xxhash.h>
 
 #define TAKE_TRIES 1000u
-/* The beginning of a page is sent for while another page is being read. */
-#define LINES_BEFORE 4u
 
 /* Where the platform resolves CoW, a comparison keeps a frame by a mapping of
  * its own (ops_share.c); a taker outwaits it. */
@@ -406,7 +404,6 @@ static bool is_asked_for(const struct pgshare_op *op, uint32_t i)
 static void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                        uint32_t end)
 {
-    const unsigned char *bytes;
     uint32_t entry;
 
     while (i < end && !is_asked_for(work->op, i))
@@ -417,9 +414,7 @@ static void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                                  memory_order_relaxed);
     if (pgs_mock_kind(entry) != KIND_PRIVATE)
         return;
-    bytes = pgs_mock_bytes(work->machine, entry);
-    for (uint32_t line = 0; line < LINES_BEFORE; line++)
-        __builtin_prefetch(bytes + line * 64);
+    pgs_mock_frame_fetch_begin(work->machine, entry);
 }
 
 /* A seed's secret is the same for all pages of an operation. */

@@ -278,6 +278,21 @@ static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
         pgs_mock_fail(work, i, PGSHARE_ERR_DIFFERENT);
 }
 
+/* Sends for the beginning of what page i is compared with, and of itself. */
+static void fetch_pair(const struct pgs_mock_work *work, uint32_t i)
+{
+    const struct pgshare_op *op = work->op;
+    uint32_t client = pgs_mock_entry_at(work->domain, op->gfn + i);
+    uint32_t source = 0;
+
+    if (op->ids)
+        source = (uint32_t)op->ids[i];
+    else if (work->peer)
+        source = pgs_mock_entry_at(work->peer, op->peer_gfn + i);
+    pgs_mock_frame_fetch_begin(work->machine, client);
+    pgs_mock_frame_fetch_begin(work->machine, source);
+}
+
 void pgs_mock_op_compare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_mock_domain *domain = work->domain;
@@ -290,6 +305,8 @@ void pgs_mock_op_compare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         const unsigned char *source = NULL;
         uint32_t entry;
 
+        if (i + 1 < first + n)
+            fetch_pair(work, i + 1);
         if (!work->op->ids && !work->peer) {
             pgs_mock_fail(work, i, PGSHARE_ERR_INVALID);
         } else if (quiet) {
