@@ -480,6 +480,21 @@ static bool is_joining(struct pgs_call *call)
     return joining;
 }
 
+static bool is_lost(struct pgs_call *call)
+{
+    return pgs_domain_flags(call->domain) &
+           (PGS_DOMAIN_DYING | PGS_DOMAIN_GONE);
+}
+
+static bool is_frame_there(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+
+    return pgs_reserve_at_hand(host) > 0 ||
+           pgs_now(&host->platform) - call->born_ns >= call->timeout ||
+           is_lost(call);
+}
+
 static bool is_ready(struct pgs_call *call)
 {
     switch (call->verdict) {
@@ -495,6 +510,8 @@ static bool is_ready(struct pgs_call *call)
                                      memory_order_acquire);
     case PGS_WAIT_JOIN:
         return !is_joining(call);
+    case PGS_WAIT_FRAME:
+        return is_frame_there(call);
     default:
         return true;
     }

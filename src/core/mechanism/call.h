@@ -4,10 +4,11 @@
  *
  * A call is a small state machine. Its `step` does what can be done now and
  * says how it goes on: PGS_NEXT (another step is set), PGS_WAIT_OP (an
- * operation is with the backend), PGS_WAIT_PAGE (somebody else's BUSY bit),
- * PGS_DONE (with `result` set). Whoever drives a call runs its steps: the thread that made it, up
- * to its deadline, and from then on the runner. So there is one code for
- * calls that wait, calls that do not, and the policy's own work.
+ * operation is with the backend), PGS_WAIT_PAGE (somebody else's BUSY bit) and
+ * its kin, PGS_DONE (with `result` set). Whoever drives a call runs its steps:
+ * the thread that made it, up to its deadline, and from then on the runner. So
+ * there is one code for calls that wait, calls that do not, and the policy's
+ * own work.
  *
  * A call has at most one operation under way. The backend may answer it from
  * any thread, in parts, twice or after it was given up: `gate` holds the token
@@ -39,6 +40,8 @@ enum pgs_verdict {
     PGS_WAIT_PAGE,
     PGS_WAIT_HARVEST, /* somebody else's, of pgs_call::harvest */
     PGS_WAIT_JOIN,    /* pgs_call::frame is being joined to another */
+    PGS_WAIT_FRAME,   /* the reserve is empty; up to pgs_call::timeout since
+                       * pgs_call::born_ns, and while the domain lives */
     PGS_DONE
 };
 

@@ -185,6 +185,13 @@ struct pgshare_host {
     void (*freed)(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
 };
 
+/* Frames of the reserve that are not on their way to the machine. */
+static inline int64_t pgs_reserve_at_hand(struct pgshare_host *host)
+{
+    return (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) -
+           atomic_load_explicit(&host->reserve_leaving, memory_order_relaxed);
+}
+
 /* ---- domains and pages ------------------------------------------------- */
 
 /* Inside only. NULL: no such domain. */

@@ -172,9 +172,7 @@ static int secure(struct pgs_domain *payer, uint64_t *what, uint64_t count)
 /* Can the reserve give so much and still hold what the claims need? */
 static bool reserve_has(struct pgshare_host *host, uint64_t count)
 {
-    int64_t reserve = level(host, PGS_LEVEL_RESERVE) -
-                      atomic_load_explicit(&host->reserve_leaving,
-                                           memory_order_relaxed);
+    int64_t reserve = pgs_reserve_at_hand(host);
 
     if (atomic_load_explicit(&host->recount, memory_order_acquire))
         return false; /* until it is known what the reserve has */

@@ -30,7 +30,9 @@ uint64_t pgs_ledger_need(struct pgshare_host *host);
 /*
  * 1 where a platform copies even for the last mapping of a frame, and there are
  * frames: that break wants a frame before its own comes back by the release. One
- * is enough for all, since a demand learns of breaks and releases before it is
+ * is enough for any number of them at once, since they take turns: what was
+ * lent comes back when the guest has written, the break was told and its frame
+ * was released, and a demand that finds nothing waits for that before it is
  * refused (policy/demand.c). It is part of what can be demanded.
  */
 uint64_t pgs_ledger_loan(struct pgshare_host *host);

@@ -38,9 +38,7 @@ static bool may_leave(struct pgs_call *call)
     if (!given(call))
         return true;
     pgs_mutex_lock(&host->domains_lock);
-    rest = (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) -
-           atomic_load_explicit(&host->reserve_leaving, memory_order_relaxed) -
-           given(call);
+    rest = pgs_reserve_at_hand(host) - given(call);
     if (rest >= (int64_t)pgs_ledger_need(host) &&
         !(pgs_shards_sum(&host->shards, PGS_LEVEL_CLAIMED) &&
           atomic_load_explicit(&host->recount, memory_order_acquire)))

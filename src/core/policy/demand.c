@@ -5,13 +5,23 @@
  *
  *   demand ─┬ reserve has a frame ──┬ RESERVE -1 ─ ANSWER
  *           ├ pay (a volatile page) ┤
- *           └ harvest all, release ─┘
+ *           ├ harvest all, release ─┤
+ *           └ wait for a frame ─────┘
  *
  * Platforms that copy even for the last mapping leave a frame behind that
  * nobody maps; until it is harvested and released, the ledger is one short.
  * So before a demand is refused, all that the platform has not told is learned.
  * For such a break itself the reserve has a frame to lend (ledger.h), which is
  * for no others as long as these can be paid.
+ *
+ * That may be too early: a frame which was lent comes back only after the guest
+ * has written again, which it does when it pleases, or is being released by
+ * another call. So last breaks that begin at once take turns. A demand that
+ * finds nothing waits until a frame comes into the reserve, as long as an
+ * operation may go without an answer, and is refused only then: nothing was on
+ * its way, or a guest that was lent a frame does not use it. A frame that is
+ * being handed out is no other demand's. A child that does without security has
+ * been promised nothing, and waits for nothing.
  *
  * The frame goes from the reserve to the machine, where the platform finds it.
  * The page's break is harvested later, like any other; until then the books
@@ -50,11 +60,38 @@ static enum pgs_verdict answer(struct pgs_call *call)
     return pgs_call_submit(call, &op, answered);
 }
 
+/* Is it worth waiting for what is on its way? */
+static bool may_wait(struct pgs_call *call)
+{
+    const uint32_t never = PGS_DOMAIN_UNSECURED | PGS_DOMAIN_DYING |
+                           PGS_DOMAIN_GONE;
+
+    return !(pgs_domain_flags(call->domain) & never) &&
+           (!call->timeout ||
+            pgs_now(&call->host->platform) - call->born_ns < call->timeout);
+}
+
+static enum pgs_verdict wait_or_refuse(struct pgs_call *call)
+{
+    if (!may_wait(call))
+        return answer(call);
+    if (!call->timeout) {
+        call->timeout = call->host->options.op_timeout_ns;
+        call->born_ns = pgs_now(&call->host->platform);
+    }
+    call->step = pay;
+    return PGS_WAIT_FRAME;
+}
+
 static enum pgs_verdict handed_out(struct pgs_call *call)
 {
+    atomic_fetch_sub_explicit(&call->host->reserve_leaving, 1,
+                              memory_order_relaxed);
     if (call->status[0] && call->tries++ < 2)
         return pay(call);
     call->result = call->status[0];
+    if (call->result == PGSHARE_ERR_NOFRAME)
+        return wait_or_refuse(call); /* others were faster */
     if (!call->result)
         atomic_fetch_add_explicit(&call->host->advanced, 1,
                                   memory_order_relaxed);
@@ -82,8 +119,7 @@ static enum pgs_verdict gather(struct pgs_call *call)
 
 static bool reserve_has(struct pgshare_host *host, uint64_t beyond)
 {
-    return (int64_t)pgs_shards_sum(&host->shards, PGS_LEVEL_RESERVE) >
-           (int64_t)beyond;
+    return pgs_reserve_at_hand(host) > (int64_t)beyond;
 }
 
 /* Has the page's frame no other mapping, as far as has been told? */
@@ -122,8 +158,10 @@ static enum pgs_verdict hand_out(struct pgs_call *call)
     if (call->result &&
         (pgs_domain_flags(call->domain) & PGS_DOMAIN_UNSECURED ||
          !reserve_has(call->host, 0)))
-        return answer(call);
+        return wait_or_refuse(call);
     call->result = 0;
+    atomic_fetch_add_explicit(&call->host->reserve_leaving, 1,
+                              memory_order_relaxed);
     return pgs_call_submit(call, &op, handed_out);
 }
 
