@@ -198,7 +198,8 @@ void check_page(struct world *w, struct guest *g, uint32_t i, bool quiet)
             memcpy(page->bytes, found, sizeof(found));
     }
     compare(w, g, i, found, paid || page->flags & P_UNEXACT);
-    if (paid && quiet)
+    /* a request in the ring may push it yet */
+    if (paid && quiet && !g->ring_open)
         page->flags &= ~(uint32_t)P_VOLATILE;
     if (quiet)
         look_closer(page, found);
