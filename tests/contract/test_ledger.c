@@ -277,11 +277,11 @@ END_TEST
 
 /* A copy for the last mapping brings a frame back, but later. Of several that
  * begin at once, the first takes what is lent; the others wait for it. */
-START_TEST(last_breaks_at_once_are_all_paid)
+static void check_last_breaks(int machine, uint64_t later)
 {
     struct rig rig;
 
-    open_spent(&rig, _i);
+    open_spent(&rig, machine);
     rig_expect(&rig, 0, 20, 4, OR_ZERO);
     rig_expect(&rig, 1, 20, 4, OR_ZERO);
     for (unsigned gfn = 0; gfn < 8; gfn++)
@@ -289,6 +289,7 @@ START_TEST(last_breaks_at_once_are_all_paid)
     rig_settle(&rig);
     ck_assert_uint_eq(rig_stats(&rig).saved, 0);
     ck_assert_uint_eq(rig_stats(&rig).reserve, loan(&rig));
+    rig_wait(&rig, later);
     for (unsigned gfn = 0; gfn < 4; gfn++) {
         rig_write_later(&rig, 0, gfn);
         rig_write_later(&rig, 1, gfn + 4);
@@ -296,6 +297,12 @@ START_TEST(last_breaks_at_once_are_all_paid)
     }
     ck_assert_uint_eq(rig_stats(&rig).mappings, 0);
     rig_close(&rig);
+}
+
+START_TEST(last_breaks_at_once_are_all_paid)
+{
+    for (unsigned i = 0; i < 8; i++) /* how they meet is chance */
+        check_last_breaks(_i, i * SECOND / 100);
 }
 END_TEST
 
