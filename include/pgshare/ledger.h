@@ -12,6 +12,11 @@
  *
  * Invariant, checked by the audit: reserve + FIFOs cover every frame that CoW
  * can still demand under the claims granted. (Satori, USENIX ATC 2009.)
+ *
+ * A domain that leaves takes its FIFO with it. The claims that it secured are
+ * written off, no new claim is granted, and pgshare_host_run() takes the frames
+ * that are missing from the machine: at once or, while the machine has too few,
+ * at intervals that grow to 5 s (pgshare_host_poll() tells when).
  */
 #ifndef PGSHARE_LEDGER_H
 #define PGSHARE_LEDGER_H
@@ -55,7 +60,7 @@ PGSHARE_EXPORT int pgshare_account(struct pgshare_host *host, uint64_t dom,
  * @param[in] gfn the first of `count` holes, or PGSHARE_GFN_NONE: only the
  * account is charged and the embedder populates (where the backend can)
  * @return 0, ::PGSHARE_ERR_ENTITLEMENT, ::PGSHARE_ERR_OWED (the FIFO is too
- * short), ::PGSHARE_ERR_NOFRAME (the reserve has not so many),
+ * short), ::PGSHARE_ERR_NOFRAME (the reserve has not so many, or is short),
  * ::PGSHARE_ERR_EXISTS (a GFN is no hole), ::PGSHARE_ERR_BUSY (one is in
  * flight, or `max_calls` calls are waiting), ::PGSHARE_ERR_NODOMAIN,
  * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FULL,
@@ -99,7 +104,9 @@ PGSHARE_EXPORT int pgshare_service_set(struct pgshare_host *host, uint64_t dom,
 
 /**
  * Takes frames from the machine into the reserve, or gives back, until the
- * reserve holds `frames` beyond what the claims need.
+ * reserve holds `frames` beyond what the claims need. Later, pgshare_host_run()
+ * gives back what is beyond both, and takes what the claims come to need, but
+ * not what is missing of `frames`.
  * @param[out] ret_frames NULL, or what the reserve holds now
  * @return 0, ::PGSHARE_ERR_NOFRAME (the machine has fewer; what could be had
  * is held), ::PGSHARE_ERR_OWED (claims need more), ::PGSHARE_ERR_INPROGRESS,

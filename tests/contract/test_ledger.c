@@ -6,20 +6,26 @@
 
 #define ONE PGSHARE_ENTITLEMENT_ONE
 
-/* Two guests that share `n` pages from GFN 0 on, on a machine with room for
- * them and `spare` frames more. */
-static void open_shared(struct rig *rig, int machine, uint64_t n,
-                        uint64_t spare)
+/* Two guests that share `n` pages from GFN 0 on. */
+static void open_shared_with(struct rig *rig, int machine, uint64_t n,
+                             const struct rig_options *options)
 {
-    struct rig_options options = { .frames = 2 * GFNS + spare };
-
-    rig_open_with(rig, machine, &options);
+    rig_open_with(rig, machine, options);
     rig_guest(rig);
     rig_guest(rig);
     rig_fill(rig, 0, 0, n, 7);
     rig_fill(rig, 1, 0, n, 7);
     for (uint64_t i = 0; i < n; i++) /* one by one: needs least memory */
         rig_must_share(rig, 0, i, 1, i, 1);
+}
+
+/* The same on a machine with room for them and `spare` frames more. */
+static void open_shared(struct rig *rig, int machine, uint64_t n,
+                        uint64_t spare)
+{
+    struct rig_options options = { .frames = 2 * GFNS + spare };
+
+    open_shared_with(rig, machine, n, &options);
 }
 
 static int push(struct rig *rig, unsigned g, uint64_t gfn, uint64_t n)
@@ -306,6 +312,52 @@ START_TEST(last_breaks_at_once_are_all_paid)
 }
 END_TEST
 
+/* A FIFO leaves with its domain, and the claims that it secured are written
+ * off; their memory is spent. The machine makes up for it as soon as it can,
+ * and is not pestered until then. */
+START_TEST(cover_that_went_with_a_domain_is_taken_from_the_machine)
+{
+    struct rig_options options = { .frames = 2 * GFNS + 80,
+                                   .decorated = true };
+    struct pgshare_fault_plan watch = { .size = sizeof(watch),
+                                        .mode = PGSHARE_INJECT_FAIL,
+                                        .kinds = 1 << PGSHARE_OP_RESERVE,
+                                        .first = UINT64_MAX };
+    struct pgshare_poll poll = { .size = sizeof(poll) };
+    struct pgshare_host_stats stats;
+    struct rig rig;
+
+    open_shared_with(&rig, _i, 8, &options);
+    rig_guest(&rig);
+    make_holes(&rig, 0, 52, 8);
+    ck_assert_int_eq(pgshare_service_set(rig.host, rig_dom(&rig, 0),
+                                         rig_dom(&rig, 2)), 0);
+    ck_assert_int_eq(push(&rig, 2, 0, 4), 0);
+    ck_assert_int_eq(claim(&rig, 0, 52, 4), 0);
+    ck_assert_int_eq(pgshare_reserve_set(rig.host, 0, NULL), 0);
+    use_up(&rig);
+    ck_assert_int_eq(pgshare_fault_backend_plan(rig.faults, &watch), 0);
+    ck_assert_int_eq(rig_leave(&rig, 2), 0);
+    rig_wait(&rig, SECOND);
+    stats = rig_stats(&rig);
+    ck_assert_uint_eq(stats.reserve + 4, stats.saved + loan(&rig));
+    ck_assert_uint_ge(pgshare_fault_backend_seen(rig.faults), 2);
+    ck_assert_uint_le(pgshare_fault_backend_seen(rig.faults), 10);
+    ck_assert_int_eq(pgshare_host_poll(rig.host, &poll), 0);
+    ck_assert_uint_ne(poll.deadline_ns, PGSHARE_FOREVER);
+    ck_assert_int_eq(push(&rig, 0, 20, 4), 0);
+    ck_assert_int_eq(claim(&rig, 0, 56, 4), PGSHARE_ERR_NOFRAME);
+
+    ck_assert_int_eq(rig.ops->depopulate(rig.guests[3].impl, 0, 6), 0);
+    rig_expect(&rig, 3, 0, 6, HOLE);
+    rig_wait(&rig, 2 * SECOND);
+    stats = rig_stats(&rig);
+    ck_assert_uint_eq(stats.reserve, stats.saved + loan(&rig));
+    ck_assert_int_eq(claim(&rig, 0, 56, 4), 0);
+    rig_close(&rig);
+}
+END_TEST
+
 /* Which happens only where a fork was told to do without. (Where the library
  * resolves, the vCPU waits; its VMM decides for how long.) */
 START_TEST(a_platform_is_told_that_there_is_no_memory)
@@ -480,6 +532,8 @@ static const struct contract_test tests[] = {
     { &a_break_finds_what_earlier_breaks_have_left_behind,
       CAN_SHARE | CAN_PAY | CAN_EXHAUST },
     { &last_breaks_at_once_are_all_paid, CAN_SHARE | CAN_PAY | CAN_EXHAUST },
+    { &cover_that_went_with_a_domain_is_taken_from_the_machine,
+      CAN_SHARE | CAN_PAY | CAN_EXHAUST },
     { &a_platform_is_told_that_there_is_no_memory,
       CAN_SHARE | CAN_CLONE | CAN_EXHAUST | CAN_HARVEST },
     { &a_service_domain_secures_and_pays_for_another, CAN_SHARE | CAN_PAY },

@@ -174,6 +174,9 @@ struct pgshare_host {
     _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
+    _Atomic uint64_t refill_due;  /* on the clock: a reserve that is short takes
+                                   * nothing from the machine before */
+    uint64_t refill_pause;        /* the runner's: how long that is put off */
     _Atomic uint64_t pushed;      /* volatile pages so far, of all FIFOs: the
                                    * next one's stamp */
     _Atomic uint32_t recount;     /* the reserve's count is in doubt, see below */

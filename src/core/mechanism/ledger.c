@@ -24,7 +24,8 @@
  *
  * A domain that goes takes its FIFO with it, and nothing can be refused then.
  * Claims that lose their cover so are written off: they count as agreed upon
- * until the reserve has made up for them, and no new claim is granted before.
+ * until the reserve has made up for them, by frames that the runner takes from
+ * the machine (reserve.c), and no new claim is granted before.
  */
 #include "mechanism/ledger.h"
 

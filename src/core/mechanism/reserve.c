@@ -2,8 +2,14 @@
 /*
  * The reserve is memory that the backend holds for the host: what sharing
  * frees goes there by itself, faults take from it. Here it is exchanged with
- * the machine: filled at the start and before a fork, and trimmed, by the
- * runner, to what the embedder wants kept.
+ * the machine: filled at the start and before a fork, and kept, by the runner,
+ * between what the books need and what the embedder wants.
+ *
+ * The reserve falls short of what the books need when a FIFO leaves with its
+ * domain. Nobody gives that back, so the runner takes it from the machine. If
+ * the machine has not so much, it is asked less and less often; and not soon
+ * after a frame was handed out to it for a guest's fault, which would be taken
+ * away again.
  *
  * After an answer was lost the count may be wrong. When no operation is under
  * way, the runner asks the backend and puts it right.
@@ -11,6 +17,11 @@
 #include "mechanism/reserve.h"
 
 #include "mechanism/ledger.h"
+
+/* A machine that has no memory is asked again after so long, then after twice
+ * as long, and so on. */
+#define REFILL_FIRST_NS UINT64_C(10000000)
+#define REFILL_LAST_NS UINT64_C(5000000000)
 
 /* Frames that the call gives back. */
 static int64_t given(const struct pgs_call *call)
@@ -191,6 +202,68 @@ static int64_t spare_frames(struct pgshare_host *host)
     return (int64_t)(reserve - pgs_ledger_need(host) - wish);
 }
 
+/* Frames that the books want held, and that are not there. */
+static int64_t missing_frames(struct pgshare_host *host)
+{
+    int64_t missing = (int64_t)pgs_ledger_need(host) -
+                      pgs_reserve_at_hand(host);
+
+    return missing > 0 ? missing : 0;
+}
+
+static void set_due(struct pgshare_host *host, uint64_t pause)
+{
+    atomic_store_explicit(&host->refill_due, pgs_now(&host->platform) + pause,
+                          memory_order_relaxed);
+}
+
+void pgs_reserve_put_off(struct pgshare_host *host)
+{
+    set_due(host, host->options.op_timeout_ns);
+}
+
+uint64_t pgs_reserve_due(struct pgshare_host *host)
+{
+    if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1) ||
+        atomic_load_explicit(&host->recount, memory_order_relaxed) ||
+        !missing_frames(host))
+        return PGSHARE_FOREVER;
+    if (pgs_calls_busy(host)) /* it has to wait for them */
+        return pgs_now(&host->platform) + REFILL_FIRST_NS;
+    return atomic_load_explicit(&host->refill_due, memory_order_relaxed);
+}
+
+static void note_refill(struct pgs_call *call)
+{
+    struct pgshare_host *host = call->host;
+    uint64_t pause = 2 * host->refill_pause;
+
+    if (!call->result)
+        pause = 0;
+    else if (pause < REFILL_FIRST_NS)
+        pause = REFILL_FIRST_NS;
+    else if (pause > REFILL_LAST_NS)
+        pause = REFILL_LAST_NS;
+    host->refill_pause = pause;
+    set_due(host, pause);
+}
+
+static void refill(struct pgshare_host *host)
+{
+    uint64_t due = atomic_load_explicit(&host->refill_due,
+                                        memory_order_relaxed);
+    int64_t missing = missing_frames(host);
+    struct pgs_call *call;
+
+    if (!missing || pgs_now(&host->platform) < due)
+        return;
+    call = pgs_exchange_take(host, missing);
+    if (!call)
+        return;
+    call->finish = note_refill;
+    pgs_call_launch(call);
+}
+
 void pgs_reserve_balance(struct pgshare_host *host)
 {
     struct pgs_call *call;
@@ -203,6 +276,7 @@ void pgs_reserve_balance(struct pgshare_host *host)
     if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1) || pgs_calls_busy(host))
         return;
     forget_agreed(host);
+    refill(host);
     /* the reserve is read before what is owed, so that a call which comes and
      * goes in between makes the difference too small, never too large */
     spare = spare_frames(host);

@@ -33,6 +33,7 @@
 #include "mechanism/fault.h"
 #include "mechanism/ledger.h"
 #include "mechanism/page.h"
+#include "mechanism/reserve.h"
 #include "mechanism/share.h"
 
 #include <pgshare/fault.h>
@@ -92,9 +93,11 @@ static enum pgs_verdict handed_out(struct pgs_call *call)
     call->result = call->status[0];
     if (call->result == PGSHARE_ERR_NOFRAME)
         return wait_or_refuse(call); /* others were faster */
-    if (!call->result)
+    if (!call->result) {
         atomic_fetch_add_explicit(&call->host->advanced, 1,
                                   memory_order_relaxed);
+        pgs_reserve_put_off(call->host);
+    }
     return answer(call);
 }
 

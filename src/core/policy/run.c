@@ -228,7 +228,7 @@ static uint64_t due(struct pgs_domain *domain)
 
 uint64_t pgs_run_deadline(struct pgshare_host *host)
 {
-    uint64_t first;
+    uint64_t first, refill;
 
     if (atomic_load_explicit(&host->work, memory_order_relaxed) ||
         host->policy->progress.more)
@@ -236,6 +236,9 @@ uint64_t pgs_run_deadline(struct pgshare_host *host)
     if (atomic_load_explicit(&host->calls.n_running, memory_order_relaxed))
         return pgs_now(&host->platform) + HARVEST_NS;
     first = pgs_scan_due(host);
+    refill = pgs_reserve_due(host);
+    if (refill < first)
+        first = refill;
     for (uint32_t slot = 1; slot < host->slots_used; slot++) {
         struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
                                                          memory_order_seq_cst);
