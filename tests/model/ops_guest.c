@@ -330,7 +330,10 @@ static void depopulate_page(struct world *w, struct guest *g, uint32_t i)
         model_hole(page);
     } else if (error != PGSHARE_ERR_BUSY && error != PGSHARE_ERR_OWED) {
         page->flags |= P_GOING;
-    } else if (page->flags & P_GOING) {
+    } else if (page->flags & P_GOING &&
+               !(op_is_in(g) && check_info(w, g, i).flags &
+                                    PGSHARE_GFN_IN_FLIGHT)) {
+        /* it was refused, and not because its removal goes on */
         page->flags &= ~(uint32_t)P_GOING;
         page->flags |= P_MAYBE;
         pgshare_mock_read(g->mock, g->base + i, 0, page->bytes,
