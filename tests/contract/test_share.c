@@ -343,6 +343,45 @@ START_TEST(two_frames_with_many_mappings_become_one)
 }
 END_TEST
 
+/* Two readers, one before and one after the frame's other mappings were to move
+ * to another frame; where a frame moves whole, it stays while it is read. */
+START_TEST(readers_keep_the_frame_that_they_read)
+{
+    struct rig rig;
+    unsigned a, b;
+    int r;
+
+    rig_open(&rig, _i);
+    a = rig_guest(&rig);
+    b = rig_guest(&rig);
+    rig_fill(&rig, a, 0, 1, 3);
+    rig_fill(&rig, a, 1, 1, 3);
+    rig_fill(&rig, b, 0, 1, 3);
+    rig_fill(&rig, b, 1, 1, 3);
+    rig_must_share(&rig, a, 0, a, 1, 1);
+    rig_must_share(&rig, b, 0, b, 1, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(pgshare_gfn_get(rig.host, rig_dom(&rig, a), 1, 1,
+                                         PGSHARE_GET_READ, NULL),
+                         0);
+        r = rig_share(&rig, b, 0, a, 0, 1);
+        ck_assert(r == 0 || r == PGSHARE_ERR_BUSY);
+        rig_settle(&rig);
+    }
+    ck_assert(!rig_together(&rig, a, 1, b, 0));
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(pgshare_gfn_put(rig.host, rig_dom(&rig, a), 1, 1,
+                                         PGSHARE_GET_READ),
+                         0);
+    rig_must_share(&rig, b, 0, a, 1, 1);
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, a, 1, b, 0));
+    ck_assert(rig_together(&rig, a, 0, b, 0));
+    ck_assert_uint_eq(rig_stats(&rig).frames, 1);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(unmark_of_a_shared_page_is_refused)
 {
     struct rig rig;
@@ -645,6 +684,7 @@ static const struct contract_test tests[] = {
     { &sharing_again_what_is_shared_succeeds_and_changes_nothing, CAN_SHARE },
     { &a_third_page_joins_the_frame, CAN_SHARE },
     { &two_frames_with_many_mappings_become_one, CAN_SHARE },
+    { &readers_keep_the_frame_that_they_read, CAN_SHARE },
     { &unmark_of_a_shared_page_is_refused, CAN_SHARE },
     { &marked_pages_that_cannot_be_shared_stay_marked, CAN_SHARE },
     { &groups_do_not_share_with_each_other, CAN_SHARE },

@@ -144,7 +144,8 @@ static void unpin(struct pgshare_host *host, uint32_t frame, bool joined)
         pgs_frame_defer(host, frame);
 }
 
-/* May all the mappings of the client's frame be moved? Marks it then. */
+/* May all the mappings of the client's frame be moved? Marks it then. Not from
+ * under readers (hold.c). */
 static bool start_joining(struct pgs_extent *extent,
                           struct pgshare_host *host, uint32_t i,
                           uint32_t frame)
@@ -155,7 +156,8 @@ static bool start_joining(struct pgs_extent *extent,
     bool may;
 
     pgs_frame_lock(&host->frames, frame);
-    may = !record->pending && record->flags == PGS_FRAME_LIVE;
+    may = !record->pending && !record->pins &&
+          record->flags == PGS_FRAME_LIVE;
     /* zero mappings have no nodes to be moved to */
     if (zero && record->mappings > 1)
         may = false;

@@ -344,6 +344,14 @@ static enum pgs_verdict dispatch(struct pgs_call *call, uint64_t word)
     }
 }
 
+/* A reader comes while its page's frame is being joined to another. */
+static enum pgs_verdict wait_for_join(struct pgs_call *call, uint64_t word)
+{
+    call->frame = pgs_node_frame(&call->host->frames, pgs_word_index(word));
+    pgs_page_unlock(call->host, call->page);
+    return PGS_WAIT_JOIN;
+}
+
 static enum pgs_verdict begin(struct pgs_call *call)
 {
     struct pgs_domain *domain = call->domain;
@@ -369,6 +377,8 @@ static enum pgs_verdict begin(struct pgs_call *call)
     if (call->kind == PGSHARE_OUTCOME_GET) {
         int r = pgs_hold_add(call->host, call->page, call->intent);
 
+        if (r == PGSHARE_ERR_BUSY)
+            return wait_for_join(call, word);
         if (r)
             return fail(call, r);
         call->flags |= PGS_FAULT_LISTED;

@@ -7,7 +7,8 @@
  * the page. Only a page that is shared when a reader takes it stays shared,
  * and its frame is pinned: when the guest writes, the guest gets a copy and
  * the frame lives on until the reader's put. Since a held page is not shared
- * again, an entry has one pinned frame at the most.
+ * again, and a frame with readers is not joined to another (nor one that is
+ * being joined pinned), an entry has one pinned frame at the most.
  *
  * Attributes of the word and entry of the table change together under the
  * table's lock.
@@ -18,18 +19,44 @@
 
 #include <pgshare/gfn.h>
 
-static void pin(struct pgshare_host *host, struct pgs_hold *hold,
+/* False: by the time that its join is over, the page will map another frame. */
+static bool pin(struct pgshare_host *host, struct pgs_hold *hold,
                 uint64_t word)
 {
     struct pgs_frames *frames = &host->frames;
+    uint32_t frame;
+    bool joining;
 
     if (pgs_word_state(word) != PGS_SHARED ||
         pgs_word_index(word) == PGS_NODE_ZERO)
-        return;
-    hold->frame = pgs_node_lock(frames, pgs_word_index(word));
-    hold->pins++;
-    pgs_frame_at(frames, hold->frame)->pins++;
-    pgs_frame_unlock(frames, hold->frame);
+        return true;
+    frame = pgs_node_lock(frames, pgs_word_index(word));
+    joining = pgs_frame_at(frames, frame)->flags & PGS_FRAME_JOINING;
+    if (!joining) {
+        assert(!hold->pins || hold->frame == frame);
+        hold->frame = frame;
+        hold->pins++;
+        pgs_frame_at(frames, frame)->pins++;
+    }
+    pgs_frame_unlock(frames, frame);
+    return !joining;
+}
+
+/* Holds locked. _BUSY: nothing has changed, see pin(). */
+static int enter(struct pgshare_host *host, struct pgs_hold *hold,
+                 uint32_t intent, uint64_t word)
+{
+    if (intent != PGSHARE_GET_READ) {
+        hold->writes++;
+        return 0;
+    }
+    if (pin(host, hold, word)) {
+        hold->reads++;
+        return 0;
+    }
+    if (!hold->reads && !hold->writes)
+        pgs_holds_drop(&host->holds, hold);
+    return PGSHARE_ERR_BUSY;
 }
 
 int pgs_hold_add(struct pgshare_host *host, uint32_t page, uint32_t intent)
@@ -41,17 +68,14 @@ int pgs_hold_add(struct pgshare_host *host, uint32_t page, uint32_t intent)
 
     pgs_mutex_lock(&host->holds.lock);
     hold = pgs_holds_add(&host->holds, page);
-    if (hold) {
-        if (intent == PGSHARE_GET_READ) {
-            hold->reads++;
-            pin(host, hold, atomic_load_explicit(at, memory_order_relaxed));
-        } else {
-            hold->writes++;
+    if (hold)
+        r = enter(host, hold, intent,
+                  atomic_load_explicit(at, memory_order_relaxed));
+    if (!r) {
+        if (intent != PGSHARE_GET_READ)
             attributes |= PGS_ATTR_HELD_WRITE;
-        }
         atomic_fetch_or_explicit(at, attributes, memory_order_release);
         pgs_count(&host->shards, PGS_LEVEL_VERSION, 1); /* for the audit */
-        r = 0;
     }
     pgs_mutex_unlock(&host->holds.lock);
     return r;

@@ -8,7 +8,8 @@
 #include "mechanism/host.h"
 
 /* BUSY held. Enters a hold and sets the word's attributes; for reading on a
- * shared page it pins the frame. _NOMEM. */
+ * shared page it pins the frame. _NOMEM; _BUSY: for reading, while the frame is
+ * being joined to another (PGS_WAIT_JOIN). */
 int pgs_hold_add(struct pgshare_host *host, uint32_t page, uint32_t intent);
 
 /* Takes a hold back; BUSY need not be held. _STATE: there is none like it.
