@@ -20,7 +20,8 @@ enum pgs_extent_flag {
     PGS_EXTENT_ZERO = 1 << 1,   /* the source is the zero frame */
     PGS_EXTENT_FREE = 1 << 2,   /* clients are declared free: no compare */
     PGS_EXTENT_HOLES = 1 << 3,  /* clients are holes (fork): no compare */
-    PGS_EXTENT_SOURCE = 1 << 4  /* publish the source, there is no client */
+    PGS_EXTENT_SOURCE = 1 << 4, /* publish the source, there is no client */
+    PGS_EXTENT_UNSECURED = 1 << 5 /* clients are counted as unsecured (fork) */
 };
 
 /* Where a page stands. */

@@ -26,6 +26,7 @@
 #include "mechanism/fault.h"
 
 #include "mechanism/hold.h"
+#include "mechanism/ledger.h"
 #include "mechanism/page.h"
 
 #include <pgshare/fault.h>
@@ -238,7 +239,7 @@ static enum pgs_verdict unshared(struct pgs_call *call)
     if (outcome != PGSHARE_FAULT_LAST_MAPPING && !call->payer)
         call->payer = PGSHARE_PAID_RESERVE;
     if (call->flags & PGS_FAULT_OBTAINED)
-        atomic_fetch_sub_explicit(&host->unsecured, 1, memory_order_relaxed);
+        pgs_unsecured_end(call->domain, 1);
     if (call->flags & PGS_FAULT_UNDO) /* else the outcome tells */
         atomic_fetch_add_explicit(&pgs_tally_mine(call->domain)->broken, 1,
                                   memory_order_relaxed);

@@ -17,11 +17,13 @@
  * are taken from the machine first, and stay in the reserve. Where the
  * embedder would rather not (PGSHARE_FORK_UNSECURED), the child's own faults
  * take their frames from the machine one by one, never from what secures
- * others, and the ledger knows the difference as `unsecured`.
+ * others, and the ledger knows the difference as `unsecured`: as many mappings
+ * as the child has that it was forked with, until it leaves.
  */
 #include "mechanism/fork.h"
 
 #include "mechanism/domain.h"
+#include "mechanism/ledger.h"
 #include "mechanism/page.h"
 #include "mechanism/reserve.h"
 #include "mechanism/share.h"
@@ -85,9 +87,18 @@ static bool next_run(struct walk *walk)
     return walk->n > 0;
 }
 
+/* Pages of a fork without cover that were not mapped need none. */
+static void end_extent(struct pgshare_host *host, struct pgs_extent *extent)
+{
+    if (extent->flags & PGS_EXTENT_UNSECURED)
+        pgs_unsecured_end(extent->client.domain,
+                          extent->count - extent->shared);
+    pgs_extent_free(host, extent);
+}
+
 static void free_extent(struct pgs_call *call)
 {
-    pgs_extent_free(call->host, call->extent);
+    end_extent(call->host, call->extent);
 }
 
 /* No error of a page: all calls are taken. */
@@ -104,7 +115,7 @@ static int run_extent(struct walk *walk, struct pgs_extent *extent,
     int r;
 
     if (!call) {
-        pgs_extent_free(host, extent);
+        end_extent(host, extent);
         return NO_CALL;
     }
     call->kind = PGSHARE_OUTCOME_SHARE;
@@ -116,7 +127,7 @@ static int run_extent(struct walk *walk, struct pgs_extent *extent,
     *ret_shared += extent->shared;
     walk->in_flight |= extent->missed > 0;
     pgs_call_give(call);
-    pgs_extent_free(host, extent);
+    end_extent(host, extent);
     return r;
 }
 
@@ -322,16 +333,12 @@ static int map_run(struct walk *walk, uint32_t flags,
                    struct pgshare_fork_info *info)
 {
     struct pgshare_host *host = walk->stub->host;
+    bool unsecured = flags & PGSHARE_FORK_UNSECURED;
     struct pgs_extent *extent;
     int64_t got = 0;
-    int r = 0;
+    int r;
 
-    if (flags & PGSHARE_FORK_UNSECURED) {
-        atomic_fetch_or_explicit(&walk->child->flags, PGS_DOMAIN_UNSECURED,
-                                 memory_order_relaxed);
-        atomic_fetch_add_explicit(&host->unsecured, walk->n,
-                                  memory_order_relaxed);
-    } else {
+    if (!unsecured) {
         r = pgs_reserve_exchange(host, walk->n, walk->timeout, &got);
         if (r) {
             if (got > 0)
@@ -345,6 +352,12 @@ static int map_run(struct walk *walk, uint32_t flags,
     extent->client.domain = walk->child;
     extent->client.gfn = walk->gfn;
     extent->client.page = pgs_page_of(walk->child, walk->gfn);
+    if (unsecured) {
+        extent->flags |= PGS_EXTENT_UNSECURED;
+        atomic_fetch_or_explicit(&walk->child->flags, PGS_DOMAIN_UNSECURED,
+                                 memory_order_relaxed);
+        pgs_unsecured_add(walk->child, walk->n);
+    }
     r = run_extent(walk, extent, &info->shared);
     return r == NO_CALL ? PGSHARE_ERR_BUSY : r;
 }

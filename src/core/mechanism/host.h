@@ -100,6 +100,7 @@ struct pgs_domain {
     uint64_t claimed; /* bonus pages held */
     uint64_t charged; /* of these: by account only */
     uint64_t secures; /* claims of others that its FIFO secures */
+    _Atomic int64_t unsecured; /* its part of the host's; never negative */
     uint64_t repaid;
     struct pgs_domain *service;
     uint32_t n_served;          /* domains whose service it is; domains_lock */
@@ -169,7 +170,8 @@ struct pgshare_host {
     uint32_t kept;                /* doomed, but a domain that leaves may map
                                    * them yet; by `head` */
     _Atomic uint32_t n_left;      /* domains that are LEFT */
-    _Atomic int64_t unsecured;    /* see fork.c */
+    _Atomic int64_t unsecured;    /* mappings that forks did not cover, fork.c;
+                                   * the sum of all domains' */
     _Atomic int64_t written_off;  /* cover that went with a domain; ledger.c */
     _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */

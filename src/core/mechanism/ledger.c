@@ -411,6 +411,47 @@ static void empty_fifo(struct pgs_domain *domain)
     pgs_mutex_unlock(&domain->lock);
 }
 
+void pgs_unsecured_add(struct pgs_domain *child, uint64_t n)
+{
+    atomic_fetch_add_explicit(&child->unsecured, (int64_t)n,
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&child->host->unsecured, (int64_t)n,
+                              memory_order_relaxed);
+}
+
+/* Takes up to `most` of the child's; answers how many. */
+static int64_t take_unsecured(struct pgs_domain *child, int64_t most)
+{
+    int64_t has = atomic_load_explicit(&child->unsecured,
+                                       memory_order_relaxed);
+    int64_t n;
+
+    do {
+        n = has < most ? has : most;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &child->unsecured, &has, has - n, memory_order_relaxed,
+        memory_order_relaxed));
+    atomic_fetch_sub_explicit(&child->host->unsecured, n,
+                              memory_order_relaxed);
+    return n;
+}
+
+void pgs_unsecured_end(struct pgs_domain *child, uint64_t n)
+{
+    take_unsecured(child, (int64_t)n);
+}
+
+/* What the child was forked without ends with it. Its mappings may be fewer by
+ * now: the platform has broken some, with frames of the reserve. */
+static void forget_unsecured(struct pgs_domain *child)
+{
+    int64_t n = atomic_load_explicit(&child->unsecured, memory_order_relaxed);
+
+    atomic_fetch_add_explicit(&child->host->written_off, n,
+                              memory_order_relaxed);
+    take_unsecured(child, n);
+}
+
 void pgs_ledger_forget(struct pgs_domain *domain)
 {
     struct pgshare_host *host = domain->host;
@@ -418,6 +459,7 @@ void pgs_ledger_forget(struct pgs_domain *domain)
     uint64_t lost, own;
     uint32_t slot = 0;
 
+    forget_unsecured(domain);
     pgs_mutex_lock(&host->domains_lock);
     service = domain->service;
     own = end_claims(domain);

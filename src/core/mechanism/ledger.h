@@ -90,6 +90,11 @@ void pgs_bonus_repaid(struct pgs_domain *payer, struct pgs_domain *breaker,
 /* Who secures the domain's claims from now on; NULL: itself. _INVALID, _OWED. */
 int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service);
 
+/* A fork makes so many mappings of its child without cover; and so many of them
+ * are none, or are broken with frames that nobody else had in reserve. */
+void pgs_unsecured_add(struct pgs_domain *child, uint64_t n);
+void pgs_unsecured_end(struct pgs_domain *child, uint64_t n);
+
 /* A domain goes: its claims end, domains that it serves lose their claims'
  * security (their claims are written off), its FIFO is emptied. */
 void pgs_ledger_forget(struct pgs_domain *domain);
