@@ -358,6 +358,39 @@ START_TEST(cover_that_went_with_a_domain_is_taken_from_the_machine)
 }
 END_TEST
 
+/* A child that was forked without cover gets nothing of what covers others. */
+START_TEST(a_child_without_cover_takes_nothing_of_others)
+{
+    struct pgshare_fork_options fork = { .size = sizeof(fork),
+                                         .flags = PGSHARE_FORK_UNSECURED };
+    struct rig_options options = { .frames = 4 * GFNS };
+    struct rig rig;
+
+    rig_open_with(&rig, _i, &options);
+    for (unsigned g = 0; g < 3; g++) {
+        rig_guest(&rig);
+        rig_fill(&rig, g, 0, GFNS, 7);
+    }
+    rig_new_guest(&rig, 0, 0, false);
+    rig_join(&rig, 3, rig.group);
+    rig_must_share(&rig, 1, 0, 2, 0, 8);
+    ck_assert_int_eq(pgshare_domain_freeze(rig.host, rig_dom(&rig, 0), NULL),
+                     0);
+    ck_assert_int_eq(pgshare_fork(rig.host, rig_dom(&rig, 0), rig_dom(&rig, 3),
+                                  &fork, NULL, NULL),
+                     0);
+    rig_expect_copy(&rig, 3, 0, GFNS, 0, 0);
+    rig_settle(&rig);
+    use_up(&rig);
+    for (unsigned gfn = 0; gfn < 4; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 3, gfn), PGSHARE_ERR_NOFRAME);
+    for (unsigned gfn = 0; gfn < 8; gfn++)
+        ck_assert_int_eq(rig_write(&rig, 1 + gfn % 2, gfn), 0);
+    rig_settle(&rig);
+    rig_close(&rig);
+}
+END_TEST
+
 /* Which happens only where a fork was told to do without. (Where the library
  * resolves, the vCPU waits; its VMM decides for how long.) */
 START_TEST(a_platform_is_told_that_there_is_no_memory)
@@ -534,6 +567,8 @@ static const struct contract_test tests[] = {
     { &last_breaks_at_once_are_all_paid, CAN_SHARE | CAN_PAY | CAN_EXHAUST },
     { &cover_that_went_with_a_domain_is_taken_from_the_machine,
       CAN_SHARE | CAN_PAY | CAN_EXHAUST },
+    { &a_child_without_cover_takes_nothing_of_others,
+      CAN_SHARE | CAN_CLONE | CAN_EXHAUST | CAN_HARVEST },
     { &a_platform_is_told_that_there_is_no_memory,
       CAN_SHARE | CAN_CLONE | CAN_EXHAUST | CAN_HARVEST },
     { &a_service_domain_secures_and_pays_for_another, CAN_SHARE | CAN_PAY },

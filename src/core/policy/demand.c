@@ -97,6 +97,7 @@ static enum pgs_verdict handed_out(struct pgs_call *call)
         atomic_fetch_add_explicit(&call->host->advanced, 1,
                                   memory_order_relaxed);
         pgs_reserve_put_off(call->host);
+        pgs_unsecured_end(call->domain, 1);
     }
     return answer(call);
 }
@@ -168,11 +169,21 @@ static enum pgs_verdict hand_out(struct pgs_call *call)
     return pgs_call_submit(call, &op, handed_out);
 }
 
+/* For a child that does without security: what nobody else may need. */
+static enum pgs_verdict pay_unsecured(struct pgs_call *call)
+{
+    if (reserve_has(call->host, pgs_ledger_need(call->host)))
+        return hand_out(call);
+    return pgs_obtain(call, hand_out);
+}
+
 static enum pgs_verdict pay(struct pgs_call *call)
 {
     struct pgshare_host *host = call->host;
 
     call->result = 0;
+    if (pgs_domain_flags(call->domain) & PGS_DOMAIN_UNSECURED)
+        return pay_unsecured(call);
     if (reserve_has(host, is_last(call) ? 0 : pgs_ledger_loan(host)))
         return hand_out(call);
     return pgs_pay(call, hand_out);
