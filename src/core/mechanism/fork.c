@@ -87,10 +87,11 @@ static bool next_run(struct walk *walk)
     return walk->n > 0;
 }
 
-/* Pages of a fork without cover that were not mapped need none. */
+/* Pages of a fork without cover that were not mapped need none. (NULL: a call
+ * that only asked what the platform knows.) */
 static void end_extent(struct pgshare_host *host, struct pgs_extent *extent)
 {
-    if (extent->flags & PGS_EXTENT_UNSECURED)
+    if (extent && extent->flags & PGS_EXTENT_UNSECURED)
         pgs_unsecured_end(extent->client.domain,
                           extent->count - extent->shared);
     pgs_extent_free(host, extent);
