@@ -163,7 +163,7 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
                        uint32_t at, uint32_t n)
 {
     struct pgshare_host *host = match->host;
-    uint32_t print = print_at(match, run->client + at);
+    uint32_t print = print_at(match, run->client + at), end = at + n;
     struct pgs_candidate candidate = {
         .source = pgs_page_domain(host, run->source),
         .source_gfn = pgs_page_gfn(host, run->source + at),
@@ -176,7 +176,9 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
 
     for (uint32_t i = at; i < at + n; i++)
         take(match, run->client + i);
-    pgs_candidate_try(host, &candidate, match->budget);
+    at += pgs_candidate_try(host, &candidate, match->budget);
+    for (; at < end; at++)
+        pgs_match_leave(match, run->client + at);
 }
 
 /* Those of its pages that are left. */
@@ -197,6 +199,7 @@ static void share_run(struct pgs_match *match, const struct pgs_run *run)
 
 void pgs_blocks_share(struct pgs_match *match)
 {
+    pgs_match_note(match);
     sort(match->runs, match->n_runs);
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);

@@ -9,9 +9,11 @@
  * its word and enters the index; at last the runs become candidates.
  *
  * A page that is part of a candidate enters the index, too, so that its content
- * is still found when the other page is written, and its word stays as it is:
- * should it not be shared, it is looked at again. So is a page whose equal is
- * in flight.
+ * is still found when the other page is written, and it is noted when it is
+ * proposed. Should it stay private for a reason that lasts (a floor, other
+ * bytes), it costs nothing more until one of the two pages changes; a reason
+ * that passes (a page in flight, no memory) makes it unknown again, so that it
+ * is looked at by the next pass. So is a page whose equal is in flight.
  *
  * A fingerprint proposes only; equality is the protocol's to find. One that has
  * proposed wrongly max_mismatches times (a guest can make collisions) is given
@@ -36,8 +38,13 @@
 /* A content that very many pages have (a pattern, say) has so many entries. */
 #define COPIES 4u
 
-/* What became of a page that was looked up. */
-enum found { FOUND_NONE, FOUND_SELF, FOUND_MATCH, FOUND_LATER };
+/* What the index knew of a page that was looked up. */
+struct found {
+    bool self;        /* it has its entry */
+    bool later;       /* a page in flight may match */
+    bool match;       /* it is part of a run */
+    uint32_t copies;  /* pages that are known to have the same content */
+};
 
 /* ---- what pages hold ----------------------------------------------------- */
 
@@ -121,8 +128,8 @@ static bool is_given_up(const struct pgs_match *match, uint32_t key)
 }
 
 /* While the batch is looked at: these pages are anybody's again. */
-static void tell_different(struct pgs_match *match,
-                           const struct pgs_extent *extent)
+static void untake_different(struct pgs_match *match,
+                             const struct pgs_extent *extent)
 {
     for (uint32_t k = 0; match->batch && k < extent->count; k++) {
         uint32_t i = extent->client.page + k - match->batch->page;
@@ -130,9 +137,19 @@ static void tell_different(struct pgs_match *match,
         if (extent->result[k] != PGSHARE_ERR_DIFFERENT ||
             i >= match->batch->count)
             continue;
-        match->different[i / 64] |= UINT64_C(1) << i % 64;
         match->taken[i / 64] &= ~(UINT64_C(1) << i % 64);
     }
+}
+
+/* What was kept from being shared by something that passes, the next pass looks
+ * at again. */
+static void forget_missed(struct pgshare_host *host,
+                          const struct pgs_extent *extent)
+{
+    for (uint32_t k = 0; k < extent->count; k++)
+        if (!(extent->page[k] & PGS_PAGE_DONE) &&
+            extent->result[k] != PGSHARE_ERR_DIFFERENT)
+            pgs_scan_forget(extent->client.domain, extent->client.page + k);
 }
 
 void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
@@ -143,7 +160,8 @@ void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
 
     if (extent->cause != PGSHARE_CAUSE_SCAN || !extent->source.domain)
         return;
-    tell_different(&scan->match, extent);
+    untake_different(&scan->match, extent);
+    forget_missed(host, extent);
     if (extent->position)
         return;
     if (!extent->result[0] && mismatch->key == key)
@@ -217,7 +235,7 @@ static void prepare(struct pgs_match *match)
             continue;
         print = pgs_scan_print(whole);
         match->print[batch->at[k]] = print;
-        if (!batch->logged && note_turn(match, k, print))
+        if (!batch->logged && note_turn(match, k, print) && !batch->all)
             continue;
         if (batch->old[k] && batch->old[k] != print)
             pgs_index_seek(&policy->index, key_of(match, batch->old[k]),
@@ -273,34 +291,43 @@ static bool is_stale(struct pgs_match *match, uint32_t k, uint32_t page)
            !pgs_index_is_of(&match->seek[k], key);
 }
 
-/* Each page that the index proposes for the k-th page is an anchor. Answers in
- * *ret_copies how many there were. */
-static enum found look_up(struct pgs_match *match, uint32_t k,
-                          uint32_t *ret_copies)
+/* A page of this batch has its entry before its word is noted, or after it was
+ * forgotten. */
+static bool is_of_batch(const struct pgs_match *match, uint32_t page,
+                        uint32_t print)
+{
+    uint32_t i = page - match->batch->page;
+
+    return i < match->batch->count && match->print[i] == print;
+}
+
+/* Each page that the index proposes for the k-th page is an anchor. */
+static void look_up(struct pgs_match *match, uint32_t k,
+                    struct found *ret_found)
 {
     struct pgs_index *index = &match->host->policy->index;
     const struct pgs_batch *batch = match->batch;
     uint32_t self = batch->page + batch->at[k];
     uint32_t print = match->print[batch->at[k]];
-    enum found found = FOUND_NONE;
     uint32_t cursor = 0, page;
 
     while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
         if (page == self) {
-            found = found == FOUND_NONE ? FOUND_SELF : found;
+            ret_found->self = true;
         } else if (is_in_flight(match->host, page)) {
-            found = FOUND_LATER;
+            ret_found->later = true;
         } else if (pgs_match_holds(match->host, page, match->domain->group,
                                    print)) {
-            found = FOUND_MATCH;
-            ++*ret_copies;
+            ret_found->match = true;
+            ret_found->copies++;
             if (pgs_blocks_anchor(match, self, page) >= LONG)
                 break;
+        } else if (is_of_batch(match, page, print)) {
+            ret_found->copies++;
         } else if (is_stale(match, k, page)) {
             pgs_index_remove(index, &match->seek[k], page);
         }
     }
-    return found;
 }
 
 /* Notes the fingerprint in the word, or 0, if the page is still as it was. */
@@ -329,40 +356,40 @@ static void enter(struct pgs_match *match, uint32_t k)
                   match->batch->page + match->batch->at[k]);
 }
 
+void pgs_match_note(struct pgs_match *match)
+{
+    for (uint32_t k = 0; k < match->batch->n; k++)
+        if (match->matched[k / 64] >> k % 64 & 1)
+            note(match, k, match->print[match->batch->at[k]]);
+    memset(match->matched, 0, sizeof(match->matched));
+}
+
+void pgs_match_leave(struct pgs_match *match, uint32_t page)
+{
+    pgs_scan_forget(match->domain, page);
+}
+
 /* Looks at the k-th page; answers how many pages that dealt with. */
 static uint32_t look_at(struct pgs_match *match, uint32_t k)
 {
     const struct pgs_batch *batch = match->batch;
     uint32_t print = match->print[batch->at[k]];
-    enum found found = FOUND_NONE;
-    uint32_t copies = 0;
+    struct found found = { 0 };
 
     if (batch->ids[k] == match->domain->zero)
         return share_zeroes(match, k);
     if (!is_given_up(match, key_of(match, print)))
-        found = look_up(match, k, &copies);
-    if (found == FOUND_NONE || found == FOUND_SELF) {
-        if (!note(match, k, print))
-            return 1;
-    } else if (!batch->logged && batch->old[k]) {
+        look_up(match, k, &found);
+    if (found.later)
         note(match, k, 0);
-    }
-    if (found == FOUND_NONE || (found == FOUND_MATCH && copies < COPIES))
+    else if (found.match)
+        match->matched[k / 64] |= UINT64_C(1) << k % 64;
+    else if (!note(match, k, print))
+        return 1;
+    if (!found.self &&
+        (found.match ? found.copies < COPIES : !found.later))
         enter(match, k);
     return 1;
-}
-
-/* Pages that were proposed and are equal to none: now they are known. */
-static void note_different(struct pgs_match *match)
-{
-    const struct pgs_batch *batch = match->batch;
-
-    for (uint32_t k = 0; k < batch->n; k++) {
-        uint32_t i = batch->at[k];
-
-        if ((match->different[i / 64] & ~match->taken[i / 64]) >> i % 64 & 1)
-            note(match, k, match->print[i]);
-    }
 }
 
 /* More entries than pages: some are of contents that are gone. As many buckets
@@ -385,7 +412,7 @@ void pgs_match_batch(struct pgs_match *match)
     sweep(match);
     pgs_index_reserve(index, batch->n);
     memset(match->taken, 0, sizeof(match->taken));
-    memset(match->different, 0, sizeof(match->different));
+    memset(match->matched, 0, sizeof(match->matched));
     match->steps = STEPS_MAX;
     match->n_runs = 0;
     match->batches++;
@@ -394,6 +421,5 @@ void pgs_match_batch(struct pgs_match *match)
     for (uint32_t k = 0; k < batch->n;)
         k += look_at(match, k);
     pgs_blocks_share(match);
-    note_different(match);
     match->batch = NULL;
 }

@@ -15,7 +15,9 @@
  *
  * What a page's word remembers of it decides whether it is looked at: a
  * fingerprint of 0 says that its content is not known, so the scanner comes
- * back. It stays 0 while the page is part of a candidate, until it is shared.
+ * back. A page that is known is found by others, through the index; who makes
+ * two known pages shareable that were not (a floor, a domain that is resumed)
+ * has their blocks done again.
  */
 #ifndef PGS_POLICY_SCAN_H
 #define PGS_POLICY_SCAN_H
@@ -49,6 +51,7 @@ struct pgs_batch {
     uint32_t n;              /* pages chosen */
     uint32_t first;          /* of those, the first one's offset */
     bool logged;             /* the change log has chosen */
+    bool all;                /* the block is done again, whatever is known */
     uint16_t at[PGS_BLOCK];  /* [n] offsets, ascending */
     uint32_t old[PGS_BLOCK]; /* [n] what the word remembered, or 0 */
     int8_t status[PGS_BLOCK + 8];
@@ -75,8 +78,8 @@ struct pgs_match {
     uint32_t n_runs;
     struct pgs_run runs[PGS_RUNS_MAX];
     uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
-    uint64_t taken[PGS_BLOCK / 64]; /* by offset: part of a candidate */
-    uint64_t different[PGS_BLOCK / 64];  /* by offset: it was not equal */
+    uint64_t taken[PGS_BLOCK / 64];   /* by offset: part of a candidate */
+    uint64_t matched[PGS_BLOCK / 64]; /* [n] to be noted when proposed */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
     uint32_t batches; /* that have been looked at */
@@ -158,10 +161,19 @@ uint32_t pgs_scan_step(struct pgshare_host *host);
 /* Takes the next block of the walk; it is queued when it has its answers. Its
  * number of pages; 0: there is none, or no call is free. */
 uint32_t pgs_batch_start(struct pgshare_host *host);
+/* The domain's next pass looks at all pages of the blocks that [gfn, gfn +
+ * count) touches, whatever is known of them. */
+void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
+/* The next pass looks at this page of the domain again. */
+void pgs_scan_forget(struct pgs_domain *domain, uint32_t page);
 
 /* ---- match.c, blocks.c: the runner --------------------------------------- */
 
 void pgs_match_batch(struct pgs_match *match);
+/* The pages that have matched are known from now on: they are proposed. */
+void pgs_match_note(struct pgs_match *match);
+/* This page was to be proposed, but there was no room for its candidate. */
+void pgs_match_leave(struct pgs_match *match, uint32_t page);
 /* An extent of a scan has ended. */
 void pgs_match_learn(struct pgshare_host *host,
                      const struct pgs_extent *extent);
