@@ -202,6 +202,32 @@ START_TEST(test_copies_within_one_guest_and_zeroes_are_shared)
 }
 END_TEST
 
+START_TEST(test_when_a_frame_is_full_the_next_pair_begins_another)
+{
+    struct world_options options = { .logged = _i, .sharers_max = 10 };
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    world_open(&w, &options);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    for (unsigned i = 0; i < 500; i++)
+        fill(&w, 0, i, 1, 77);
+    pass(&w);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.saved, 450);
+    ck_assert_uint_eq(stats.frames, 50);
+    if (_i)
+        ck_assert_uint_eq(pass(&w), 0);
+    ck_assert_uint_eq(saved(&w), 450);
+    /* a frame that has room again is found */
+    fill(&w, 0, 0, 1, 5);
+    fill(&w, 1, 0, 1, 77);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 450);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- what is looked at --------------------------------------------------- */
 
 START_TEST(test_after_the_first_pass_only_what_was_written_is_looked_at)
@@ -696,6 +722,8 @@ static Suite *make(void)
     tcase_add_loop_test(blocks,
                         test_copies_within_one_guest_and_zeroes_are_shared, 0,
                         2);
+    tcase_add_loop_test(
+        blocks, test_when_a_frame_is_full_the_next_pair_begins_another, 0, 2);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(

@@ -108,6 +108,15 @@ static uint32_t covered(const struct pgs_match *match, uint32_t client,
     return 0;
 }
 
+uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < match->n_runs; i++)
+        n += source - match->runs[i].source < match->runs[i].count;
+    return n;
+}
+
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source)
 {

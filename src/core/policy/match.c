@@ -17,7 +17,9 @@
  *
  * A fingerprint proposes only; equality is the protocol's to find. One that has
  * proposed wrongly max_mismatches times (a guest can make collisions) is given
- * up: its pages are noted as if they had no equal.
+ * up: its pages are noted as if they had no equal. Nor has a page whose equals
+ * are all full (the backend limits the mappings of a frame): the next one that
+ * is equal begins another frame with it.
  *
  * Entries of pages that have changed are taken out when they are looked at
  * again, and others by a sweep that begins when there are more entries than
@@ -43,13 +45,26 @@ struct found {
     bool self;        /* it has its entry */
     bool later;       /* a page in flight may match */
     bool match;       /* it is part of a run */
-    uint32_t copies;  /* pages that are known to have the same content */
+    uint32_t copies;  /* pages that are known to have the same content, … */
+    uint32_t full;    /* … and those of frames that take no more mappings */
 };
 
 /* ---- what pages hold ----------------------------------------------------- */
 
-bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
-                     uint32_t print)
+/* How many may share a page that has so many mappings. */
+static uint64_t room_of(const struct pgshare_host *host, uint64_t mappings)
+{
+    if (!host->info.sharers_max)
+        return UINT64_MAX;
+    return host->info.sharers_max > mappings
+               ? host->info.sharers_max - mappings
+               : 0;
+}
+
+/* Has page `page` of the group the content with this fingerprint, as far as its
+ * word or frame remembers? *ret_room: how many more may share it then. */
+static bool holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                  uint32_t print, uint64_t *ret_room)
 {
     const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
     struct pgs_lookup lookup;
@@ -63,6 +78,7 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                                 memory_order_acquire);
     if (word & PGS_BUSY)
         return false;
+    *ret_room = room_of(host, 1);
     if (pgs_word_state(word) == PGS_PRIVATE)
         return pgs_word_index(word) == print && !(word & PGS_UNSHAREABLE);
     if (pgs_word_state(word) != PGS_SHARED ||
@@ -72,8 +88,18 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
     frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
     equal = frame != PGS_NONE &&
             pgs_frame_at(&host->frames, frame)->fingerprint == print;
+    if (equal)
+        *ret_room = room_of(host, pgs_frame_at(&host->frames, frame)->mappings);
     pgs_lookup_end(&lookup);
     return equal;
+}
+
+bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                     uint32_t print)
+{
+    uint64_t room;
+
+    return holds(host, page, group, print, &room) && room;
 }
 
 /* A page in flight may match when it has come down; it stays in the index. */
@@ -301,6 +327,29 @@ static bool is_of_batch(const struct pgs_match *match, uint32_t page,
     return i < match->batch->count && match->print[i] == print;
 }
 
+/*
+ * Has this page, which looks like the k-th, room for it beside those that are
+ * proposed already? When they use it up they go first, and then it is known.
+ */
+static bool has_room(struct pgs_match *match, uint32_t k, uint32_t page,
+                     uint64_t room)
+{
+    if (room > pgs_blocks_proposed(match, page))
+        return true;
+    pgs_blocks_share(match);
+    return pgs_match_holds(match->host, page, match->domain->group,
+                           match->print[match->batch->at[k]]);
+}
+
+/* Of full frames few entries stay, so that there is room for other pages of
+ * that content, and they are found when a mapping goes. */
+static void note_full(struct pgs_match *match, uint32_t k, uint32_t page,
+                      struct found *found)
+{
+    if (++found->full > COPIES)
+        pgs_index_remove(&match->host->policy->index, &match->seek[k], page);
+}
+
 /* Each page that the index proposes for the k-th page is an anchor. */
 static void look_up(struct pgs_match *match, uint32_t k,
                     struct found *ret_found)
@@ -310,14 +359,19 @@ static void look_up(struct pgs_match *match, uint32_t k,
     uint32_t self = batch->page + batch->at[k];
     uint32_t print = match->print[batch->at[k]];
     uint32_t cursor = 0, page;
+    uint64_t room;
 
     while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
         if (page == self) {
             ret_found->self = true;
         } else if (is_in_flight(match->host, page)) {
             ret_found->later = true;
-        } else if (pgs_match_holds(match->host, page, match->domain->group,
-                                   print)) {
+        } else if (holds(match->host, page, match->domain->group, print,
+                         &room)) {
+            if (!has_room(match, k, page, room)) {
+                note_full(match, k, page, ret_found);
+                continue;
+            }
             ret_found->match = true;
             ret_found->copies++;
             if (pgs_blocks_anchor(match, self, page) >= LONG)

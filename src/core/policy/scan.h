@@ -178,7 +178,7 @@ void pgs_match_leave(struct pgs_match *match, uint32_t page);
 void pgs_match_learn(struct pgshare_host *host,
                      const struct pgs_extent *extent);
 /* Has page `page` of the group the content with this fingerprint, as far as its
- * word or frame remembers? */
+ * word or frame remembers, and may one more page share it? */
 bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                      uint32_t print);
 
@@ -186,6 +186,8 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
  * part of one at that distance already. Answers its length. */
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source);
+/* How many runs propose to share this page. */
+uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source);
 /* The runs become candidates, those with the largest blocks first. */
 void pgs_blocks_share(struct pgs_match *match);
 /* The largest aligned block in [first, first + count). */
