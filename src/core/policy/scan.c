@@ -114,6 +114,16 @@ static struct pgs_batch *take_batch(struct pgshare_host *host)
     return batch;
 }
 
+/* May one more block be taken? Calls are kept free for faults; what steering
+ * allows holds for all threads. */
+static bool may_take(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    return scan->slot && scan->out <= host->calls.size / 4 &&
+           (!scan->steered || pgs_steer_left(&scan->steer));
+}
+
 bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
                    struct pgs_batch **ret_batch)
 {
@@ -122,8 +132,7 @@ bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
     struct pgs_batch *batch = NULL;
 
     pgs_mutex_lock(&scan->lock);
-    /* calls are kept free for faults */
-    if (scan->slot && scan->out <= host->calls.size / 4)
+    if (may_take(host))
         batch = take_batch(host);
     if (batch) {
         domain = next_block(host, batch);
@@ -330,8 +339,9 @@ uint32_t pgs_scan_step(struct pgshare_host *host)
     uint64_t before = pgs_cpu(&host->platform);
     uint32_t count = pgs_batch_start(host);
 
+    if (!count)
+        return 0; /* who only asks uses nothing up */
     pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
-    if (count)
-        pgs_wake(host);
+    pgs_wake(host);
     return count;
 }

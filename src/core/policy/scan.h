@@ -100,6 +100,8 @@ struct pgs_steer {
     uint64_t last_ns;                    /* when credit was last given, … */
     uint64_t seen;                       /* … `spent` then, … */
     uint64_t chosen;                     /* … and pages fingerprinted, ever */
+    _Atomic uint64_t limit; /* a pass of steering ends its slice when `spent`
+                             * is here */
     int64_t credit;                      /* CPU time that may be spent */
     int64_t page_credit;                 /* pages that may be looked at */
     double rate;                         /* of a core, by yield */
@@ -205,6 +207,8 @@ void pgs_steer_set(struct pgshare_host *host,
 double pgs_steer_rate(struct pgshare_host *host);
 /* May a pass be begun, or gone on with? */
 bool pgs_steer_may(struct pgshare_host *host);
+/* The same for one more block of such a pass; any thread. */
+bool pgs_steer_left(const struct pgs_steer *steer);
 uint64_t pgs_steer_due(struct pgshare_host *host);
 void pgs_steer_begun(struct pgshare_host *host);
 void pgs_steer_ended(struct pgshare_host *host);

@@ -11,7 +11,8 @@
  * that overdraws is paid for by waiting. What is not used is lost but for a few
  * milliseconds, so that a quiet time does not make a burst.
  *
- * All is the runner's, but for what workers add to `spent`.
+ * All is the runner's, but for what workers add to `spent`. They take blocks of
+ * a pass that steering has begun up to `limit`, which the runner sets.
  */
 #include "policy/policy.h"
 
@@ -74,6 +75,7 @@ void pgs_steer_set(struct pgshare_host *host,
     steer->last_ns = pgs_now(&host->platform);
     steer->seen = atomic_load_explicit(&steer->spent, memory_order_relaxed);
     steer->since = steer->seen;
+    atomic_store_explicit(&steer->limit, steer->seen, memory_order_relaxed);
 }
 
 double pgs_steer_rate(struct pgshare_host *host)
@@ -92,6 +94,18 @@ void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns)
 {
     atomic_fetch_add_explicit(&host->policy->scan.steer.spent, cpu_ns,
                               memory_order_relaxed);
+}
+
+static uint64_t limit_of(const struct pgs_steer *steer)
+{
+    const struct pgshare_scan_options *options = &steer->options;
+    uint64_t limit = steer->seen;
+
+    if (steer->credit > 0)
+        limit += (uint64_t)steer->credit;
+    if (options->cpu_ns && limit > steer->since + options->cpu_ns)
+        limit = steer->since + options->cpu_ns;
+    return limit;
 }
 
 /* Gives credit for the time that has passed, and takes what was spent. */
@@ -119,12 +133,19 @@ static void settle(struct pgshare_host *host)
     steer->last_ns = now;
     steer->seen = spent;
     steer->chosen = chosen;
+    atomic_store_explicit(&steer->limit, limit_of(steer), memory_order_relaxed);
 }
 
 static bool is_over(const struct pgs_steer *steer)
 {
     return steer->options.cpu_ns &&
            steer->seen - steer->since >= steer->options.cpu_ns;
+}
+
+bool pgs_steer_left(const struct pgs_steer *steer)
+{
+    return atomic_load_explicit(&steer->spent, memory_order_relaxed) <
+           atomic_load_explicit(&steer->limit, memory_order_relaxed);
 }
 
 bool pgs_steer_may(struct pgshare_host *host)
