@@ -117,14 +117,77 @@ START_TEST(test_workers_end_with_the_budget_of_time)
 }
 END_TEST
 
+/* ---- pages per second ---------------------------------------------------- */
+
+/* A main loop, until that time on the clock; answers how often it ran. */
+static unsigned loop_until(struct world *w, uint64_t end)
+{
+    unsigned n = 0;
+
+    for (;; n++) {
+        struct pgshare_poll poll = { .size = sizeof(poll) };
+        uint64_t now = pgs_now(&w->host->platform);
+
+        ck_assert_int_eq(pgshare_host_run(w->host, NULL, NULL), 0);
+        ck_assert_int_eq(pgshare_host_poll(w->host, &poll), 0);
+        if (poll.deadline_ns >= end)
+            return n;
+        if (poll.deadline_ns > now)
+            pgshare_mock_clock_advance(w->machine, poll.deadline_ns - now);
+        ck_assert_uint_lt(n, 100000);
+    }
+}
+
+START_TEST(test_few_pages_per_second_come_evenly_and_without_spinning)
+{
+    static const uint64_t rates[] = { 5, 100, 900, 5000 };
+    uint64_t rate = rates[_i], begin, before;
+    struct world w;
+    unsigned runs;
+
+    open_on(&w, 0, rate, 0);
+    begin = pgs_now(&w.host->platform);
+    loop_until(&w, begin + SECOND);
+    for (unsigned i = 1; i <= 4; i++) {
+        before = world_stats(&w).scanned;
+        runs = loop_until(&w, begin + (i + 1) * SECOND);
+        ck_assert_uint_le(runs, 60);
+        ck_assert_uint_ge(world_stats(&w).scanned - before, rate * 8 / 10);
+        ck_assert_uint_le(world_stats(&w).scanned - before, rate * 12 / 10);
+    }
+    world_close(&w);
+}
+END_TEST
+
+/* What is in batches counts, though the runner has not looked at it yet. */
+START_TEST(test_what_is_in_batches_is_not_allowed_once_more)
+{
+    struct pgshare_mock_chaos slow = { .delay_op = MS };
+    struct world w;
+
+    open_on(&w, 0, 1000, 0);
+    pgshare_mock_chaos_set(w.machine, &slow);
+    run_after(&w, SECOND / 10);
+    for (unsigned i = 0; i < 20; i++) {
+        run_after(&w, 0);
+        ck_assert_uint_eq(work(&w), 0);
+    }
+    world_close(&w);
+}
+END_TEST
+
 static Suite *make(void)
 {
     Suite *suite = suite_create("steer");
     TCase *workers = pgs_tcase(suite, "workers");
+    TCase *rate = pgs_tcase(suite, "rate");
 
     tcase_add_test(workers, test_a_worker_that_finds_nothing_uses_nothing_up);
     tcase_add_test(workers, test_workers_keep_to_what_all_threads_may_spend);
     tcase_add_test(workers, test_workers_end_with_the_budget_of_time);
+    tcase_add_loop_test(
+        rate, test_few_pages_per_second_come_evenly_and_without_spinning, 0, 4);
+    tcase_add_test(rate, test_what_is_in_batches_is_not_allowed_once_more);
     return suite;
 }
 

@@ -67,13 +67,32 @@ static struct pgs_domain *walked_domain(struct pgshare_host *host)
     return NULL;
 }
 
-/* The next block: never across a chunk, and aligned if the backend takes as
- * much at once. */
+/* Pages that may be fingerprinted and are in no batch yet. */
+static int64_t pages_left(const struct pgs_scan *scan)
+{
+    return scan->steered ? scan->allowed - scan->out_pages : PGS_BLOCK;
+}
+
+/* How much of a block at this GFN is taken: what the backend and the budget
+ * allow, and nothing beyond an aligned block of 512. */
+static uint32_t cut_block(const struct pgshare_host *host, uint64_t gfn,
+                          uint32_t count)
+{
+    uint32_t end = PGS_BLOCK - (uint32_t)(gfn % PGS_BLOCK);
+    int64_t left = pages_left(&host->policy->scan);
+
+    if (count > end)
+        count = end;
+    if (count > host->info.extent_max)
+        count = host->info.extent_max;
+    return count > left ? (uint32_t)left : count;
+}
+
+/* The next block, of which at least one page may be taken. */
 static struct pgs_domain *next_block(struct pgshare_host *host,
                                      struct pgs_batch *batch)
 {
     struct pgs_scan *scan = &host->policy->scan;
-    uint32_t limit = host->info.extent_max;
     struct pgs_domain *domain;
 
     while ((domain = walked_domain(host))) {
@@ -87,8 +106,7 @@ static struct pgs_domain *next_block(struct pgshare_host *host,
         }
         batch->count = pgs_extent_cut(domain, gfn, domain->gfns - gfn,
                                       &batch->page);
-        if (batch->count > limit)
-            batch->count = limit;
+        batch->count = cut_block(host, gfn, batch->count);
         batch->dom = domain->handle;
         batch->gfn = gfn;
         batch->turn = domain->scans;
@@ -121,7 +139,8 @@ static bool may_take(struct pgshare_host *host)
     struct pgs_scan *scan = &host->policy->scan;
 
     return scan->slot && scan->out <= host->calls.size / 4 &&
-           (!scan->steered || pgs_steer_left(&scan->steer));
+           (!scan->steered || pgs_steer_left(&scan->steer)) &&
+           pages_left(scan) > 0;
 }
 
 bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
@@ -136,8 +155,10 @@ bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
         batch = take_batch(host);
     if (batch) {
         domain = next_block(host, batch);
-        scan->out += domain != NULL;
-        if (!domain) {
+        if (domain) {
+            scan->out++;
+            scan->out_pages += batch->count;
+        } else {
             batch->next = scan->free;
             scan->free = batch;
         }
@@ -180,6 +201,8 @@ static void end_batch(struct pgs_scan *scan, struct pgs_batch *batch)
     batch->next = scan->free;
     scan->free = batch;
     scan->out--;
+    scan->out_pages -= batch->count;
+    scan->allowed -= batch->n_printed;
     pgs_mutex_unlock(&scan->lock);
 }
 
@@ -199,6 +222,7 @@ static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
 
     if (!batch)
         return false;
+    batch->n_printed = batch->n;
     atomic_fetch_add_explicit(&scan->looked, batch->count,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&scan->chosen, batch->n, memory_order_relaxed);

@@ -48,7 +48,8 @@ struct pgs_batch {
     uint32_t page; /* ordinal of the first GFN */
     uint32_t count;
     uint32_t turn;           /* pgs_domain::scans */
-    uint32_t n;              /* pages chosen */
+    uint32_t n;              /* pages chosen, that are still to be looked up */
+    uint32_t n_printed;      /* all that were chosen */
     uint32_t first;          /* of those, the first one's offset */
     bool logged;             /* the change log has chosen */
     bool all;                /* the block is done again, whatever is known */
@@ -102,8 +103,8 @@ struct pgs_steer {
     uint64_t chosen;                     /* … and pages fingerprinted, ever */
     _Atomic uint64_t limit; /* a pass of steering ends its slice when `spent`
                              * is here */
-    int64_t credit;                      /* CPU time that may be spent */
-    int64_t page_credit;                 /* pages that may be looked at */
+    double credit;                       /* CPU time that may be spent */
+    double page_credit;                  /* pages that may be fingerprinted */
     double rate;                         /* of a core, by yield */
     double yield;         /* pages saved per CPU second, last pass */
     uint64_t pass_spent;  /* `spent` when this pass began, … */
@@ -117,7 +118,10 @@ struct pgs_scan {
     bool all;              /* go on with the next domain */
     bool steered;          /* begun by steering, not asked for */
     bool begun;            /* the runner: this run has begun such a pass */
-    uint32_t out;          /* batches between walk and end */
+    uint32_t out;          /* batches between walk and end, … */
+    uint32_t out_pages;    /* … and their pages */
+    int64_t allowed; /* pages that steering lets be fingerprinted, those in
+                      * batches among them */
     uint32_t n_batches;    /* that have memory */
     struct pgs_batch *free;
     struct pgs_batch *done;
@@ -205,7 +209,7 @@ void pgs_steer_set(struct pgshare_host *host,
                    const struct pgshare_scan_options *options);
 /* Of a core, as of now. */
 double pgs_steer_rate(struct pgshare_host *host);
-/* May a pass be begun, or gone on with? */
+/* May a pass be begun, or gone on with? Sets what all threads may do of it. */
 bool pgs_steer_may(struct pgshare_host *host);
 /* The same for one more block of such a pass; any thread. */
 bool pgs_steer_left(const struct pgs_steer *steer);
