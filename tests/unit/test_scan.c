@@ -416,6 +416,29 @@ START_TEST(test_a_fingerprint_that_proposes_wrongly_is_given_up)
 }
 END_TEST
 
+/* ---- room ---------------------------------------------------------------- */
+
+/* Each page's equal is somewhere else, so that each is a candidate. */
+START_TEST(test_a_pass_shares_all_though_candidates_wait_for_each_other)
+{
+    struct pgshare_mock_chaos slow = { .delay_op = 1000000 };
+    struct world w;
+
+    open_scan(&w, _i);
+    for (unsigned i = 0; i < WORLD_PAGES; i++)
+        fill(&w, 1, i * 37 % WORLD_PAGES, 1, 1000 + i);
+    for (unsigned i = 0; i < 300; i += 2)
+        fill(&w, 0, i, 1, 0);
+    pgshare_mock_chaos_set(w.machine, &slow);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    ck_assert_uint_eq(world_stats(&w).zero_mappings, 150);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    if (_i)
+        ck_assert_uint_eq(pass(&w), 0);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- floors -------------------------------------------------------------- */
 
 static int set_floor(struct world *w, unsigned guest, uint64_t gfn,
@@ -740,6 +763,9 @@ static Suite *make(void)
                         0, 2);
     tcase_add_test(chosen,
                    test_a_fingerprint_that_proposes_wrongly_is_given_up);
+    tcase_add_loop_test(
+        rules, test_a_pass_shares_all_though_candidates_wait_for_each_other, 0,
+        2);
     tcase_add_loop_test(rules, test_nothing_below_the_floor_is_shared, 0, 2);
     tcase_add_loop_test(rules, test_both_sides_floors_hold, 0, 2);
     tcase_add_test(rules, test_floors_refuse_what_is_wrong);

@@ -21,6 +21,9 @@
  * are all full (the backend limits the mappings of a frame): the next one that
  * is equal begins another frame with it.
  *
+ * Where so many candidates are under way that there is no room for more, the
+ * rest of the batch waits, and is looked up again when there is.
+ *
  * Entries of pages that have changed are taken out when they are looked at
  * again, and others by a sweep that begins when there are more entries than
  * pages.
@@ -211,6 +214,10 @@ static bool print_of(const struct pgs_batch *batch, uint32_t k,
 {
     uint32_t i = batch->at[k] - (uint32_t)batch->first;
 
+    if (batch->again) {
+        *ret_print = batch->ids[k];
+        return true;
+    }
     *ret_print = batch->ids[i];
     return !batch->status[i];
 }
@@ -261,7 +268,8 @@ static void prepare(struct pgs_match *match)
             continue;
         print = pgs_scan_print(whole);
         match->print[batch->at[k]] = print;
-        if (!batch->logged && note_turn(match, k, print) && !batch->all)
+        if (!batch->logged && !batch->again && note_turn(match, k, print) &&
+            !batch->all)
             continue;
         if (batch->old[k] && batch->old[k] != print)
             pgs_index_seek(&policy->index, key_of(match, batch->old[k]),
@@ -287,6 +295,18 @@ static void forget_old(struct pgs_match *match)
                              batch->page + batch->at[k]);
 }
 
+/* Without memory, or beyond the batch, a later pass has to do. */
+void pgs_match_leave(struct pgs_match *match, uint32_t page)
+{
+    uint32_t i = page - match->batch->page;
+
+    if (i < match->batch->count && match->print[i] &&
+        !pgs_candidate_room(match->host))
+        match->left[i / 64] |= UINT64_C(1) << i % 64;
+    else
+        pgs_scan_forget(match->domain, page);
+}
+
 /* The run of pages of zeroes that begins with the k-th; its length. */
 static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
 {
@@ -303,7 +323,9 @@ static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
          n++)
         take(match, batch->at[k + n]);
     candidate.count = n;
-    pgs_candidate_try(match->host, &candidate, match->budget);
+    for (uint32_t i = pgs_candidate_try(match->host, &candidate, match->budget);
+         i < n; i++)
+        pgs_match_leave(match, batch->page + batch->at[k + i]);
     return n;
 }
 
@@ -392,13 +414,15 @@ static bool note(struct pgs_match *match, uint32_t k, uint32_t print)
                                        batch->page + batch->at[k]);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     uint64_t keep = PGS_ATTR_ALL | PGS_STATE;
+    uint32_t known = pgs_word_index(word);
     uint64_t next;
 
     if (!(word & (uint64_t)PGS_EPOCH_MARK << 48))
         keep |= PGS_WORD_EPOCH;
     next = (word & keep) | (uint64_t)print << PGS_PAYLOAD_SHIFT;
     return pgs_scan_is_plain(match->domain, word) &&
-           (!pgs_word_index(word) || pgs_word_index(word) == batch->old[k]) &&
+           (!known || known == batch->old[k] ||
+            known == match->print[batch->at[k]]) &&
            atomic_compare_exchange_strong_explicit(at, &word, next,
                                                    memory_order_release,
                                                    memory_order_relaxed);
@@ -416,11 +440,6 @@ void pgs_match_note(struct pgs_match *match)
         if (match->matched[k / 64] >> k % 64 & 1)
             note(match, k, match->print[match->batch->at[k]]);
     memset(match->matched, 0, sizeof(match->matched));
-}
-
-void pgs_match_leave(struct pgs_match *match, uint32_t page)
-{
-    pgs_scan_forget(match->domain, page);
 }
 
 /* Looks at the k-th page; answers how many pages that dealt with. */
@@ -458,22 +477,51 @@ static void sweep(struct pgs_match *match)
         pgs_index_sweep(index, match->batch->n, look, host);
 }
 
-void pgs_match_batch(struct pgs_match *match)
+/* The batch becomes what is left of it: pages without room, and from the k-th
+ * one on. */
+static void keep_left(struct pgs_match *match, uint32_t k)
 {
-    struct pgs_index *index = &match->host->policy->index;
     struct pgs_batch *batch = match->batch;
+    uint32_t n = 0;
 
+    for (uint32_t j = 0; j < batch->n; j++) {
+        uint32_t i = batch->at[j];
+
+        if (j < k && !(match->left[i / 64] >> i % 64 & 1))
+            continue;
+        batch->at[n] = batch->at[j];
+        batch->old[n] = batch->old[j];
+        batch->ids[n] = batch->ids[j];
+        n++;
+    }
+    batch->n = n;
+    batch->again = true;
+}
+
+static void begin(struct pgs_match *match)
+{
     sweep(match);
-    pgs_index_reserve(index, batch->n);
+    pgs_index_reserve(&match->host->policy->index, match->batch->n);
     memset(match->taken, 0, sizeof(match->taken));
+    memset(match->left, 0, sizeof(match->left));
     memset(match->matched, 0, sizeof(match->matched));
     match->steps = STEPS_MAX;
     match->n_runs = 0;
     match->batches++;
     prepare(match);
     forget_old(match);
-    for (uint32_t k = 0; k < batch->n;)
+}
+
+bool pgs_match_batch(struct pgs_match *match)
+{
+    struct pgs_batch *batch = match->batch;
+    uint32_t k = 0;
+
+    begin(match);
+    while (k < batch->n && pgs_candidate_room(match->host))
         k += look_at(match, k);
     pgs_blocks_share(match);
+    keep_left(match, k);
     match->batch = NULL;
+    return !batch->n;
 }

@@ -195,6 +195,16 @@ static struct pgs_batch *take_done(struct pgs_scan *scan)
     return batch;
 }
 
+static void put_back(struct pgs_scan *scan, struct pgs_batch *batch)
+{
+    pgs_mutex_lock(&scan->lock);
+    batch->next = scan->done;
+    scan->done = batch;
+    if (!batch->next)
+        scan->done_last = &batch->next;
+    pgs_mutex_unlock(&scan->lock);
+}
+
 static void end_batch(struct pgs_scan *scan, struct pgs_batch *batch)
 {
     pgs_mutex_lock(&scan->lock);
@@ -213,31 +223,45 @@ static void charge_pages(struct pgs_budget *budget, uint64_t n)
     budget->pages -= budget->pages < n ? budget->pages : n;
 }
 
-/* Looks at one batch that is done. */
-static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
+/* What a batch costs, which its workers could not know. */
+static void count_batch(struct pgshare_host *host, struct pgs_batch *batch,
+                        struct pgs_budget *budget)
 {
     struct pgs_policy *policy = host->policy;
-    struct pgs_scan *scan = &policy->scan;
-    struct pgs_batch *batch = take_done(scan);
 
-    if (!batch)
-        return false;
     batch->n_printed = batch->n;
-    atomic_fetch_add_explicit(&scan->looked, batch->count,
+    atomic_fetch_add_explicit(&policy->scan.looked, batch->count,
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&scan->chosen, batch->n, memory_order_relaxed);
+    atomic_fetch_add_explicit(&policy->scan.chosen, batch->n,
+                              memory_order_relaxed);
     policy->progress.scanned += batch->n;
     pgs_count(&host->shards, PGS_COUNT_SCANNED, batch->n);
     /* a page that is only passed over costs little */
     charge_pages(budget, batch->n + batch->count / 32);
+}
+
+/* Looks at one batch that is done, or at what is left of one. */
+static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    struct pgs_batch *batch = take_done(scan);
+    bool ended = true;
+
+    if (!batch)
+        return false;
+    if (!batch->again)
+        count_batch(host, batch, budget);
     scan->match.host = host;
     scan->match.domain = pgs_domain_of(host, batch->dom);
     scan->match.batch = batch;
     scan->match.budget = budget;
     if (scan->match.domain && batch->n)
-        pgs_match_batch(&scan->match);
+        ended = pgs_match_batch(&scan->match);
     scan->match.batch = NULL;
-    end_batch(scan, batch);
+    if (ended)
+        end_batch(scan, batch);
+    else
+        put_back(scan, batch);
     return true;
 }
 
@@ -317,7 +341,8 @@ static bool do_blocks(struct pgshare_host *host, struct pgs_budget *budget)
            !hints_wait(host->policy)) {
         moved = match_one(host, budget) || pgs_batch_start(host);
     }
-    return moved;
+    /* candidates that are waited for make room when they end */
+    return moved && pgs_candidate_room(host);
 }
 
 bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)

@@ -53,6 +53,7 @@ struct pgs_batch {
     uint32_t first;          /* of those, the first one's offset */
     bool logged;             /* the change log has chosen */
     bool all;                /* the block is done again, whatever is known */
+    bool again; /* what is left of it: ids are by k, as at and old are */
     uint16_t at[PGS_BLOCK];  /* [n] offsets, ascending */
     uint32_t old[PGS_BLOCK]; /* [n] what the word remembered, or 0 */
     int8_t status[PGS_BLOCK + 8];
@@ -80,6 +81,7 @@ struct pgs_match {
     struct pgs_run runs[PGS_RUNS_MAX];
     uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
     uint64_t taken[PGS_BLOCK / 64];   /* by offset: part of a candidate */
+    uint64_t left[PGS_BLOCK / 64];    /* by offset: there was no room */
     uint64_t matched[PGS_BLOCK / 64]; /* [n] to be noted when proposed */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
@@ -175,7 +177,9 @@ void pgs_scan_forget(struct pgs_domain *domain, uint32_t page);
 
 /* ---- match.c, blocks.c: the runner --------------------------------------- */
 
-void pgs_match_batch(struct pgs_match *match);
+/* Looks at the batch. False: candidates under way left no room for some of its
+ * pages; the batch is what is left, and to be looked at again. */
+bool pgs_match_batch(struct pgs_match *match);
 /* The pages that have matched are known from now on: they are proposed. */
 void pgs_match_note(struct pgs_match *match);
 /* This page was to be proposed, but there was no room for its candidate. */

@@ -262,6 +262,7 @@ uint32_t pgs_batch_start(struct pgshare_host *host)
     }
     count = batch->count;
     batch->n = 0;
+    batch->again = false;
     batch->logged = domain->caps & PGSHARE_CAP_CHANGE_LOG;
     atomic_store_explicit(&call->domain, domain, memory_order_release);
     call->cookie = batch;
