@@ -336,22 +336,68 @@ START_TEST(test_without_a_log_what_keeps_changing_is_left_alone)
 }
 END_TEST
 
+START_TEST(test_what_changes_before_every_second_pass_is_left_alone)
+{
+    uint64_t looked = 0;
+    struct world w;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    for (unsigned i = 0; i < 64; i++) {
+        if (i % 2)
+            fill(&w, 0, 0, 100, 500000 + 1000 * i);
+        looked += pass(&w);
+    }
+    ck_assert_uint_lt(looked, 64 * 2 * WORLD_PAGES - 50 * 100);
+    world_close(&w);
+}
+END_TEST
+
+/* Equal whenever it is looked at, and written as soon as it is shared. */
+START_TEST(test_what_is_broken_again_and_again_is_left_alone)
+{
+    uint64_t before;
+    struct world w;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    before = world_stats(&w).shared[PGSHARE_CAUSE_SCAN];
+    for (unsigned i = 0; i < 40; i++) {
+        fill(&w, 0, 3, 1, 100007);
+        pass(&w);
+        ck_assert_int_eq(world_write(&w, 0, 3, 77 + i), 0);
+    }
+    ck_assert_uint_ge(world_stats(&w).shared[PGSHARE_CAUSE_SCAN] - before, 3);
+    ck_assert_uint_le(world_stats(&w).shared[PGSHARE_CAUSE_SCAN] - before, 6);
+    /* once it keeps still it is shared again */
+    fill(&w, 0, 3, 1, 100007);
+    for (unsigned i = 0; i < 33; i++)
+        pass(&w);
+    ck_assert(together(&w, 0, 3, 1, 7));
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_the_wait_grows_and_shrinks)
 {
+    static const uint32_t waits[] = { 1, 4, 16, 32, 32, 32 };
     uint64_t word = PGS_PRIVATE;
     uint32_t turn = 4090;
 
-    for (unsigned i = 0; i < 8; i++) {
-        uint32_t wait = 1u << (i < 6 ? i : 5);
-
+    for (unsigned i = 0; i < 6; i++) {
         ck_assert(pgs_scan_is_due(word, turn));
         word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, true) << 48;
         ck_assert_uint_eq(word >> 63, 0);
-        ck_assert(wait == 1 || !pgs_scan_is_due(word, turn + wait - 1));
-        ck_assert(pgs_scan_is_due(word, turn + wait));
-        turn += wait;
+        ck_assert(waits[i] == 1 || !pgs_scan_is_due(word, turn + waits[i] - 1));
+        ck_assert(pgs_scan_is_due(word, turn + waits[i]));
+        turn += waits[i];
     }
-    for (unsigned i = 0; i < 6; i++) {
+    /* of a page that was shared for long it is long over */
+    for (unsigned i = 0; i < 4096 - 32; i++)
+        ck_assert(pgs_scan_is_due(word, turn + i));
+    for (unsigned i = 0; i < 7; i++) {
         word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, false) << 48;
         turn += 64;
         ck_assert(pgs_scan_is_due(word, turn));
@@ -758,6 +804,9 @@ static Suite *make(void)
         chosen, test_a_page_written_while_it_was_in_flight_is_looked_at_later);
     tcase_add_test(chosen,
                    test_without_a_log_what_keeps_changing_is_left_alone);
+    tcase_add_test(chosen,
+                   test_what_changes_before_every_second_pass_is_left_alone);
+    tcase_add_test(chosen, test_what_is_broken_again_and_again_is_left_alone);
     tcase_add_test(chosen, test_the_wait_grows_and_shrinks);
     tcase_add_loop_test(chosen, test_the_index_does_not_fill_with_what_is_gone,
                         0, 2);

@@ -232,22 +232,40 @@ static void take(struct pgs_match *match, uint32_t i)
     match->taken[i / 64] |= UINT64_C(1) << i % 64;
 }
 
-/* What was not written needs no look: it is in the index. What keeps changing
- * is left alone for a while. */
-static bool note_turn(struct pgs_match *match, uint32_t k, uint32_t print)
+/* The page is left alone for a while, if it is still as it was. */
+static void set_wait(struct pgs_match *match, uint32_t k, uint64_t word,
+                     uint16_t wait)
 {
     const struct pgs_batch *batch = match->batch;
     _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
                                        batch->page + batch->at[k]);
-    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
-    bool changed = batch->old[k] && batch->old[k] != print;
-    uint64_t next = (word & ~PGS_WORD_EPOCH) |
-                    (uint64_t)pgs_scan_wait(word, batch->turn, changed) << 48;
+    uint64_t next = (word & ~PGS_WORD_EPOCH) | (uint64_t)wait << 48;
 
     if (next != word && pgs_scan_is_plain(match->domain, word))
         atomic_compare_exchange_strong_explicit(at, &word, next,
                                                 memory_order_release,
                                                 memory_order_relaxed);
+}
+
+static uint64_t word_of(const struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+
+    return atomic_load_explicit(pgs_word_at(&match->host->chunks,
+                                            batch->page + batch->at[k]),
+                                memory_order_acquire);
+}
+
+/* What was not written needs no look: it is in the index. What keeps changing
+ * is left alone for a while. */
+static bool note_turn(struct pgs_match *match, uint32_t k, uint32_t print)
+{
+    const struct pgs_batch *batch = match->batch;
+    uint64_t word = word_of(match, k);
+    bool changed = batch->old[k] ? batch->old[k] != print
+                                 : pgs_scan_is_broken(word, batch->turn);
+
+    set_wait(match, k, word, pgs_scan_wait(word, batch->turn, changed));
     return batch->old[k] == print;
 }
 
@@ -406,18 +424,19 @@ static void look_up(struct pgs_match *match, uint32_t k,
     }
 }
 
-/* Notes the fingerprint in the word, or 0, if the page is still as it was. */
+/* Notes the fingerprint in the word, or 0 and that nothing is known, if the page
+ * is still as it was. */
 static bool note(struct pgs_match *match, uint32_t k, uint32_t print)
 {
     const struct pgs_batch *batch = match->batch;
     _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
                                        batch->page + batch->at[k]);
-    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t word = word_of(match, k);
     uint64_t keep = PGS_ATTR_ALL | PGS_STATE;
     uint32_t known = pgs_word_index(word);
     uint64_t next;
 
-    if (!(word & (uint64_t)PGS_EPOCH_MARK << 48))
+    if (print && !(word & (uint64_t)PGS_EPOCH_MARK << 48))
         keep |= PGS_WORD_EPOCH;
     next = (word & keep) | (uint64_t)print << PGS_PAYLOAD_SHIFT;
     return pgs_scan_is_plain(match->domain, word) &&
@@ -434,11 +453,24 @@ static void enter(struct pgs_match *match, uint32_t k)
                   match->batch->page + match->batch->at[k]);
 }
 
+/* Without a log their words keep the turn, too: should a page come back private,
+ * it has changed. */
+static void note_proposed(struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+    uint64_t word;
+
+    if (!note(match, k, match->print[batch->at[k]]) || batch->logged)
+        return;
+    word = word_of(match, k);
+    set_wait(match, k, word, pgs_scan_pause(word, batch->turn));
+}
+
 void pgs_match_note(struct pgs_match *match)
 {
     for (uint32_t k = 0; k < match->batch->n; k++)
         if (match->matched[k / 64] >> k % 64 & 1)
-            note(match, k, match->print[match->batch->at[k]]);
+            note_proposed(match, k);
     memset(match->matched, 0, sizeof(match->matched));
 }
 

@@ -236,35 +236,73 @@ uint32_t pgs_floor_next(const struct pgs_candidate *candidate, uint32_t *at);
 
 /*
  * How long a page that keeps changing is left alone: in a word's epoch, where
- * that has no mark (see pgs_quarantined()). 3 bits: how often in a row it was
- * found changed; 12 bits: the turn from which on it is looked at again.
+ * that has no mark (see pgs_quarantined()). 3 bits: how much it changes; 12
+ * bits: the turn from which on it is looked at again. Each time that it is found
+ * changed weighs as much as two that it is not, so a page that is written before
+ * every second pass gets there, too.
+ *
+ * A page that was proposed in some turn, and is private later with nothing known
+ * of it, was shared and has been written since.
  */
 #define PGS_WAIT_BITS 12u
 #define PGS_WAIT_MASK ((1u << PGS_WAIT_BITS) - 1)
-#define PGS_CHANGED_MAX 6u
+#define PGS_CHANGED_MAX 7u
+#define PGS_TURNS_MAX 32u
 
+static inline uint32_t pgs_scan_times(uint64_t word)
+{
+    uint32_t wait = pgs_word_epoch(word);
+
+    return wait & PGS_EPOCH_MARK ? 0 : wait >> PGS_WAIT_BITS;
+}
+
+/* For so many turns. */
+static inline uint32_t pgs_scan_turns(uint32_t times)
+{
+    return times > 2 ? PGS_TURNS_MAX >> (PGS_CHANGED_MAX - times) : 1;
+}
+
+/* A turn that is further ahead than any wait is one that has long passed. */
 static inline bool pgs_scan_is_due(uint64_t word, uint32_t turn)
 {
     uint32_t wait = pgs_word_epoch(word);
 
     return !wait || wait & PGS_EPOCH_MARK ||
-           ((turn - wait) & PGS_WAIT_MASK) <= PGS_WAIT_MASK / 2;
+           ((wait - turn - 1) & PGS_WAIT_MASK) >= PGS_TURNS_MAX;
+}
+
+/* The epoch of a page that is left alone from `turn` on, for as long as it was
+ * the last time. */
+static inline uint16_t pgs_scan_pause(uint64_t word, uint32_t turn)
+{
+    uint32_t times = pgs_scan_times(word);
+
+    return (uint16_t)(times << PGS_WAIT_BITS |
+                      ((turn + pgs_scan_turns(times)) & PGS_WAIT_MASK));
 }
 
 /* The epoch of a page that was looked at in `turn`: found changed, or not. */
 static inline uint16_t pgs_scan_wait(uint64_t word, uint32_t turn, bool changed)
 {
-    uint32_t wait = pgs_word_epoch(word);
-    uint32_t times = wait & PGS_EPOCH_MARK ? 0 : wait >> PGS_WAIT_BITS;
+    uint32_t times = pgs_scan_times(word);
 
     if (changed)
-        times += times < PGS_CHANGED_MAX;
+        times = times + 2 < PGS_CHANGED_MAX ? times + 2 : PGS_CHANGED_MAX;
     else
         times -= times > 0;
-    if (!times)
-        return 0;
-    return (uint16_t)(times << PGS_WAIT_BITS |
-                      ((turn + (1u << (times - 1))) & PGS_WAIT_MASK));
+    word = (uint64_t)times << (48 + PGS_WAIT_BITS);
+    return times ? pgs_scan_pause(word, turn) : 0;
+}
+
+/* Did sharing this page, of which nothing is known, last no longer than it had
+ * been left alone for? */
+static inline bool pgs_scan_is_broken(uint64_t word, uint32_t turn)
+{
+    uint32_t wait = pgs_word_epoch(word);
+
+    return wait && !(wait & PGS_EPOCH_MARK) &&
+           ((turn - wait) & PGS_WAIT_MASK) <=
+               pgs_scan_turns(pgs_scan_times(word));
 }
 
 /* What speaks against looking at a page. */

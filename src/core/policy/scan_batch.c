@@ -100,17 +100,22 @@ static bool is_to_be_redone(struct pgshare_host *host,
  * is then. */
 static uint64_t forget(struct pgs_domain *domain, uint32_t page)
 {
+    const uint64_t mark = (uint64_t)PGS_EPOCH_MARK << 48;
     const uint64_t index = UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
     _Atomic uint64_t *at = pgs_word_at(&domain->host->chunks, page);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
 
     /* of a volatile page it is the place in its FIFO */
-    while (pgs_word_state(word) == PGS_PRIVATE && word & index &&
-           !(word & (PGS_BUSY | PGS_ATTR_VOLATILE)))
-        if (atomic_compare_exchange_weak_explicit(at, &word, word & ~index,
+    while (pgs_word_state(word) == PGS_PRIVATE &&
+           !(word & (PGS_BUSY | PGS_ATTR_VOLATILE))) {
+        uint64_t next = word & ~index & ~(word & mark ? 0 : PGS_WORD_EPOCH);
+
+        if (next == word ||
+            atomic_compare_exchange_weak_explicit(at, &word, next,
                                                   memory_order_relaxed,
                                                   memory_order_relaxed))
-            return word & ~index;
+            return next;
+    }
     if (word & PGS_BUSY)
         redo(domain, page);
     return word;
