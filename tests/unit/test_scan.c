@@ -111,7 +111,7 @@ START_TEST(test_the_largest_block_goes_first_not_the_one_that_was_found_first)
 
     open_scan(&w, _i);
     fill(&w, 1, 0, WORLD_PAGES, 100000);
-    fill(&w, 0, 300, 2, 500000); /* two pages, of which the second one … */
+    fill(&w, 0, 300, 2, 500000);  /* two pages, of which the second one … */
     fill(&w, 0, 100, 64, 500001); /* … begins a long row, too */
     fill(&w, 1, 40, 65, 500000);
     pass(&w);
@@ -773,8 +773,9 @@ static Suite *make(void)
         blocks, test_equal_guests_are_shared_in_one_pass_and_few_operations, 0,
         2);
     tcase_add_loop_test(
-        blocks, test_the_largest_block_goes_first_not_the_one_that_was_found_first,
-        0, 2);
+        blocks,
+        test_the_largest_block_goes_first_not_the_one_that_was_found_first, 0,
+        2);
     tcase_add_loop_test(
         blocks, test_extents_grow_in_both_directions_whatever_their_alignment,
         0, 2);
@@ -791,8 +792,9 @@ static Suite *make(void)
     tcase_add_loop_test(blocks,
                         test_copies_within_one_guest_and_zeroes_are_shared, 0,
                         2);
-    tcase_add_loop_test(
-        blocks, test_when_a_frame_is_full_the_next_pair_begins_another, 0, 2);
+    tcase_add_loop_test(blocks,
+                        test_when_a_frame_is_full_the_next_pair_begins_another,
+                        0, 2);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(
@@ -819,10 +821,12 @@ static Suite *make(void)
     tcase_add_loop_test(rules, test_both_sides_floors_hold, 0, 2);
     tcase_add_test(rules, test_floors_refuse_what_is_wrong);
     tcase_add_loop_test(
-        rules, test_what_a_floor_keeps_private_costs_nothing_until_it_is_written,
-        0, 2);
-    tcase_add_loop_test(
-        chosen, test_a_page_whose_partner_was_busy_is_looked_at_again, 0, 2);
+        rules,
+        test_what_a_floor_keeps_private_costs_nothing_until_it_is_written, 0,
+        2);
+    tcase_add_loop_test(chosen,
+                        test_a_page_whose_partner_was_busy_is_looked_at_again,
+                        0, 2);
     tcase_add_loop_test(
         rules, test_known_pages_are_shared_when_a_floor_or_suspension_ends, 0,
         2);

@@ -45,11 +45,11 @@
 
 /* What the index knew of a page that was looked up. */
 struct found {
-    bool self;        /* it has its entry */
-    bool later;       /* a page in flight may match */
-    bool match;       /* it is part of a run */
-    uint32_t copies;  /* pages that are known to have the same content, … */
-    uint32_t full;    /* … and those of frames that take no more mappings */
+    bool self;       /* it has its entry */
+    bool later;      /* a page in flight may match */
+    bool match;      /* it is part of a run */
+    uint32_t copies; /* pages that are known to have the same content, … */
+    uint32_t full;   /* … and those of frames that take no more mappings */
 };
 
 /* ---- what pages hold ----------------------------------------------------- */
@@ -59,9 +59,8 @@ static uint64_t room_of(const struct pgshare_host *host, uint64_t mappings)
 {
     if (!host->info.sharers_max)
         return UINT64_MAX;
-    return host->info.sharers_max > mappings
-               ? host->info.sharers_max - mappings
-               : 0;
+    return host->info.sharers_max > mappings ? host->info.sharers_max - mappings
+                                             : 0;
 }
 
 /* Has page `page` of the group the content with this fingerprint, as far as its
@@ -491,8 +490,7 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
         match->matched[k / 64] |= UINT64_C(1) << k % 64;
     else if (!note(match, k, print))
         return 1;
-    if (!found.self &&
-        (found.match ? found.copies < COPIES : !found.later))
+    if (!found.self && (found.match ? found.copies < COPIES : !found.later))
         enter(match, k);
     return 1;
 }

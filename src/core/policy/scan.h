@@ -47,12 +47,12 @@ struct pgs_batch {
     uint64_t gfn;
     uint32_t page; /* ordinal of the first GFN */
     uint32_t count;
-    uint32_t turn;           /* pgs_domain::scans */
-    uint32_t n;              /* pages chosen, that are still to be looked up */
-    uint32_t n_printed;      /* all that were chosen */
-    uint32_t first;          /* of those, the first one's offset */
-    bool logged;             /* the change log has chosen */
-    bool all;                /* the block is done again, whatever is known */
+    uint32_t turn;      /* pgs_domain::scans */
+    uint32_t n;         /* pages chosen, that are still to be looked up */
+    uint32_t n_printed; /* all that were chosen */
+    uint32_t first;     /* of those, the first one's offset */
+    bool logged;        /* the change log has chosen */
+    bool all;           /* the block is done again, whatever is known */
     bool again; /* what is left of it: ids are by k, as at and old are */
     uint16_t at[PGS_BLOCK];  /* [n] offsets, ascending */
     uint32_t old[PGS_BLOCK]; /* [n] what the word remembered, or 0 */
@@ -80,12 +80,12 @@ struct pgs_match {
     uint32_t n_runs;
     struct pgs_run runs[PGS_RUNS_MAX];
     uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
-    uint64_t taken[PGS_BLOCK / 64];   /* by offset: part of a candidate */
-    uint64_t left[PGS_BLOCK / 64];    /* by offset: there was no room */
-    uint64_t matched[PGS_BLOCK / 64]; /* [n] to be noted when proposed */
+    uint64_t taken[PGS_BLOCK / 64]; /* by offset: part of a candidate */
+    uint64_t left[PGS_BLOCK / 64];  /* by offset: there was no room */
+    uint64_t matched[PGS_BLOCK / 64];    /* [n] to be noted when proposed */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
-    uint32_t batches; /* that have been looked at */
+    uint32_t batches;                    /* that have been looked at */
 };
 
 struct pgs_mismatch {
@@ -105,12 +105,12 @@ struct pgs_steer {
     uint64_t chosen;                     /* … and pages fingerprinted, ever */
     _Atomic uint64_t limit; /* a pass of steering ends its slice when `spent`
                              * is here */
-    double credit;                       /* CPU time that may be spent */
-    double page_credit;                  /* pages that may be fingerprinted */
-    double rate;                         /* of a core, by yield */
-    double yield;         /* pages saved per CPU second, last pass */
-    uint64_t pass_spent;  /* `spent` when this pass began, … */
-    uint64_t pass_shared; /* … and what had been shared by scanning */
+    double credit;          /* CPU time that may be spent */
+    double page_credit;     /* pages that may be fingerprinted */
+    double rate;            /* of a core, by yield */
+    double yield;           /* pages saved per CPU second, last pass */
+    uint64_t pass_spent;    /* `spent` when this pass began, … */
+    uint64_t pass_shared;   /* … and what had been shared by scanning */
 };
 
 struct pgs_scan {
@@ -122,9 +122,9 @@ struct pgs_scan {
     bool begun;            /* the runner: this run has begun such a pass */
     uint32_t out;          /* batches between walk and end, … */
     uint32_t out_pages;    /* … and their pages */
-    int64_t allowed; /* pages that steering lets be fingerprinted, those in
+    int64_t allowed;    /* pages that steering lets be fingerprinted, those in
                       * batches among them */
-    uint32_t n_batches;    /* that have memory */
+    uint32_t n_batches; /* that have memory */
     struct pgs_batch *free;
     struct pgs_batch *done;
     struct pgs_batch **done_last;

@@ -197,8 +197,7 @@ bool pgs_steer_may(struct pgshare_host *host)
         return false;
     settle(host);
     return steer->credit > 0 && !is_over(steer) &&
-           (!steer->options.pages_per_s ||
-            steer->page_credit >= grain(steer));
+           (!steer->options.pages_per_s || steer->page_credit >= grain(steer));
 }
 
 /* In so many ns there will be a slice of time and a grain of pages. */
