@@ -88,7 +88,12 @@ PGSHARE_EXPORT int pgshare_scan_info(struct pgshare_host *host,
  * A scan worker: takes part in the pass under way, with the calling thread's
  * time. Blocks of up to 512 pages are fingerprinted, each by one thread; what
  * follows from it is left to pgshare_host_run(). Any number of threads may do
- * so at once, beside the runner.
+ * so at once, beside the runner. Of passes that the library has begun by itself
+ * no more is done than pgshare_scan_set() allows all threads together.
+ *
+ * A worker that finds nothing to do comes back after the next
+ * pgshare_host_run(), which begins passes and gives time to them, or simply
+ * after some milliseconds: asking in vain is not charged to any budget.
  * @param[in] budget NULL for the defaults
  * @param[out] ret_pages GFNs gone through; 0: there is nothing to do now
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_FORKED.

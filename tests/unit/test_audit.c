@@ -84,7 +84,7 @@ START_TEST(test_words_that_make_no_sense)
         { 50, PGS_ATTR_RECLAIMED },      { 50, PGS_ATTR_BROKEN },
         { 50, PGS_ATTR_SCRUB },          { 50, PGS_ATTR_HELD_WRITE },
         { 0, PGS_ATTR_STUCK },           { 0, PGS_ATTR_RECLAIMED },
-        { 0, UINT64_C(1) << 60 },        { 31, PGS_ATTR_READONLY },
+        { 0, UINT64_C(1) << 63 },        { 31, PGS_ATTR_READONLY },
         { WORLD_PAGES, PGS_ATTR_BONUS }, { WORLD_PAGES, UINT64_C(1) << 20 },
     };
     struct broken b;

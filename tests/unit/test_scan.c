@@ -111,7 +111,7 @@ START_TEST(test_the_largest_block_goes_first_not_the_one_that_was_found_first)
 
     open_scan(&w, _i);
     fill(&w, 1, 0, WORLD_PAGES, 100000);
-    fill(&w, 0, 300, 2, 500000); /* two pages, of which the second one … */
+    fill(&w, 0, 300, 2, 500000);  /* two pages, of which the second one … */
     fill(&w, 0, 100, 64, 500001); /* … begins a long row, too */
     fill(&w, 1, 40, 65, 500000);
     pass(&w);
@@ -198,6 +198,32 @@ START_TEST(test_copies_within_one_guest_and_zeroes_are_shared)
     stats = world_stats(&w);
     ck_assert_uint_eq(stats.zero_mappings, 40);
     ck_assert_uint_eq(stats.saved, 40 + 99);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_when_a_frame_is_full_the_next_pair_begins_another)
+{
+    struct world_options options = { .logged = _i, .sharers_max = 10 };
+    struct pgshare_host_stats stats;
+    struct world w;
+
+    world_open(&w, &options);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    for (unsigned i = 0; i < 500; i++)
+        fill(&w, 0, i, 1, 77);
+    pass(&w);
+    stats = world_stats(&w);
+    ck_assert_uint_eq(stats.saved, 450);
+    ck_assert_uint_eq(stats.frames, 50);
+    if (_i)
+        ck_assert_uint_eq(pass(&w), 0);
+    ck_assert_uint_eq(saved(&w), 450);
+    /* a frame that has room again is found */
+    fill(&w, 0, 0, 1, 5);
+    fill(&w, 1, 0, 1, 77);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 450);
     world_close(&w);
 }
 END_TEST
@@ -310,22 +336,68 @@ START_TEST(test_without_a_log_what_keeps_changing_is_left_alone)
 }
 END_TEST
 
+START_TEST(test_what_changes_before_every_second_pass_is_left_alone)
+{
+    uint64_t looked = 0;
+    struct world w;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    for (unsigned i = 0; i < 64; i++) {
+        if (i % 2)
+            fill(&w, 0, 0, 100, 500000 + 1000 * i);
+        looked += pass(&w);
+    }
+    ck_assert_uint_lt(looked, 64 * 2 * WORLD_PAGES - 50 * 100);
+    world_close(&w);
+}
+END_TEST
+
+/* Equal whenever it is looked at, and written as soon as it is shared. */
+START_TEST(test_what_is_broken_again_and_again_is_left_alone)
+{
+    uint64_t before;
+    struct world w;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    before = world_stats(&w).shared[PGSHARE_CAUSE_SCAN];
+    for (unsigned i = 0; i < 40; i++) {
+        fill(&w, 0, 3, 1, 100007);
+        pass(&w);
+        ck_assert_int_eq(world_write(&w, 0, 3, 77 + i), 0);
+    }
+    ck_assert_uint_ge(world_stats(&w).shared[PGSHARE_CAUSE_SCAN] - before, 3);
+    ck_assert_uint_le(world_stats(&w).shared[PGSHARE_CAUSE_SCAN] - before, 6);
+    /* once it keeps still it is shared again */
+    fill(&w, 0, 3, 1, 100007);
+    for (unsigned i = 0; i < 33; i++)
+        pass(&w);
+    ck_assert(together(&w, 0, 3, 1, 7));
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_the_wait_grows_and_shrinks)
 {
+    static const uint32_t waits[] = { 1, 4, 16, 32, 32, 32 };
     uint64_t word = PGS_PRIVATE;
     uint32_t turn = 4090;
 
-    for (unsigned i = 0; i < 8; i++) {
-        uint32_t wait = 1u << (i < 6 ? i : 5);
-
+    for (unsigned i = 0; i < 6; i++) {
         ck_assert(pgs_scan_is_due(word, turn));
         word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, true) << 48;
         ck_assert_uint_eq(word >> 63, 0);
-        ck_assert(wait == 1 || !pgs_scan_is_due(word, turn + wait - 1));
-        ck_assert(pgs_scan_is_due(word, turn + wait));
-        turn += wait;
+        ck_assert(waits[i] == 1 || !pgs_scan_is_due(word, turn + waits[i] - 1));
+        ck_assert(pgs_scan_is_due(word, turn + waits[i]));
+        turn += waits[i];
     }
-    for (unsigned i = 0; i < 6; i++) {
+    /* of a page that was shared for long it is long over */
+    for (unsigned i = 0; i < 4096 - 32; i++)
+        ck_assert(pgs_scan_is_due(word, turn + i));
+    for (unsigned i = 0; i < 7; i++) {
         word = PGS_PRIVATE | (uint64_t)pgs_scan_wait(word, turn, false) << 48;
         turn += 64;
         ck_assert(pgs_scan_is_due(word, turn));
@@ -386,6 +458,29 @@ START_TEST(test_a_fingerprint_that_proposes_wrongly_is_given_up)
             ck_assert_uint_eq(world_stats(&w).different - compared, i <= 4);
     }
     ck_assert_uint_eq(world_stats(&w).different, 4);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- room ---------------------------------------------------------------- */
+
+/* Each page's equal is somewhere else, so that each is a candidate. */
+START_TEST(test_a_pass_shares_all_though_candidates_wait_for_each_other)
+{
+    struct pgshare_mock_chaos slow = { .delay_op = 1000000 };
+    struct world w;
+
+    open_scan(&w, _i);
+    for (unsigned i = 0; i < WORLD_PAGES; i++)
+        fill(&w, 1, i * 37 % WORLD_PAGES, 1, 1000 + i);
+    for (unsigned i = 0; i < 300; i += 2)
+        fill(&w, 0, i, 1, 0);
+    pgshare_mock_chaos_set(w.machine, &slow);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    ck_assert_uint_eq(world_stats(&w).zero_mappings, 150);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    if (_i)
+        ck_assert_uint_eq(pass(&w), 0);
     world_close(&w);
 }
 END_TEST
@@ -454,6 +549,76 @@ START_TEST(test_floors_refuse_what_is_wrong)
                      PGSHARE_ERR_NODOMAIN);
     ck_assert_int_eq(pgshare_scan_floor(NULL, 1, 0, 1, 1), PGSHARE_ERR_INVALID);
     ck_assert_int_eq(set_floor(&w, 0, 0, WORLD_GFNS, 9), 0);
+    world_close(&w);
+}
+END_TEST
+
+/* A page that stays private for the sake of a floor is known all the same. */
+START_TEST(test_what_a_floor_keeps_private_costs_nothing_until_it_is_written)
+{
+    uint64_t compared;
+    struct world w;
+
+    open_scan(&w, true);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 512, 9), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 9), 0);
+    fill(&w, 1, 100, 1, 7);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    compared = world_stats(&w).compared;
+    ck_assert_uint_eq(pass(&w), 0);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_uint_eq(world_stats(&w).compared, compared);
+    /* the one that is written is an anchor for all that are known */
+    fill(&w, _i, 100, 1, 1100);
+    fill(&w, !_i, 100, 1, 1100);
+    ck_assert_uint_eq(pass(&w), 2);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
+/* Two pages of one content want the third one at the same time. */
+START_TEST(test_a_page_whose_partner_was_busy_is_looked_at_again)
+{
+    struct pgshare_mock_chaos slow = { .delay_op = 1000000 };
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    for (unsigned i = 0; i < 3; i++)
+        fill(&w, 1, 10 * i, 1, 77);
+    pgshare_mock_chaos_set(w.machine, &slow);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 1);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 2);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_known_pages_are_shared_when_a_floor_or_suspension_ends)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 9), 0);
+    fill(&w, 1, 100, 1, 7);
+    pass(&w);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 3, 1, 0), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 1);
+    /* the source is suspended, so nothing comes of it */
+    ck_assert_int_eq(pgshare_domain_suspend(w.host, w.dom[0]), 0);
+    fill(&w, 1, 5, 1, 1006);
+    fill(&w, 1, 100, 1, 1100);
+    pass(&w);
+    pass(&w);
+    ck_assert(!together(&w, 0, 100, 1, 100));
+    ck_assert_int_eq(pgshare_domain_resume(w.host, w.dom[0]), 0);
+    pass(&w);
+    ck_assert(together(&w, 0, 100, 1, 100));
     world_close(&w);
 }
 END_TEST
@@ -608,8 +773,9 @@ static Suite *make(void)
         blocks, test_equal_guests_are_shared_in_one_pass_and_few_operations, 0,
         2);
     tcase_add_loop_test(
-        blocks, test_the_largest_block_goes_first_not_the_one_that_was_found_first,
-        0, 2);
+        blocks,
+        test_the_largest_block_goes_first_not_the_one_that_was_found_first, 0,
+        2);
     tcase_add_loop_test(
         blocks, test_extents_grow_in_both_directions_whatever_their_alignment,
         0, 2);
@@ -626,6 +792,9 @@ static Suite *make(void)
     tcase_add_loop_test(blocks,
                         test_copies_within_one_guest_and_zeroes_are_shared, 0,
                         2);
+    tcase_add_loop_test(blocks,
+                        test_when_a_frame_is_full_the_next_pair_begins_another,
+                        0, 2);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(
@@ -637,14 +806,30 @@ static Suite *make(void)
         chosen, test_a_page_written_while_it_was_in_flight_is_looked_at_later);
     tcase_add_test(chosen,
                    test_without_a_log_what_keeps_changing_is_left_alone);
+    tcase_add_test(chosen,
+                   test_what_changes_before_every_second_pass_is_left_alone);
+    tcase_add_test(chosen, test_what_is_broken_again_and_again_is_left_alone);
     tcase_add_test(chosen, test_the_wait_grows_and_shrinks);
     tcase_add_loop_test(chosen, test_the_index_does_not_fill_with_what_is_gone,
                         0, 2);
     tcase_add_test(chosen,
                    test_a_fingerprint_that_proposes_wrongly_is_given_up);
+    tcase_add_loop_test(
+        rules, test_a_pass_shares_all_though_candidates_wait_for_each_other, 0,
+        2);
     tcase_add_loop_test(rules, test_nothing_below_the_floor_is_shared, 0, 2);
     tcase_add_loop_test(rules, test_both_sides_floors_hold, 0, 2);
     tcase_add_test(rules, test_floors_refuse_what_is_wrong);
+    tcase_add_loop_test(
+        rules,
+        test_what_a_floor_keeps_private_costs_nothing_until_it_is_written, 0,
+        2);
+    tcase_add_loop_test(chosen,
+                        test_a_page_whose_partner_was_busy_is_looked_at_again,
+                        0, 2);
+    tcase_add_loop_test(
+        rules, test_known_pages_are_shared_when_a_floor_or_suspension_ends, 0,
+        2);
     tcase_add_loop_test(rules, test_workers_take_blocks_and_the_runner_shares,
                         0, 2);
     tcase_add_loop_test(rules, test_a_domain_may_go_while_its_batch_waits, 0,

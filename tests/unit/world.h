@@ -32,6 +32,7 @@ struct world_options {
     uint64_t frames; /* [4 * WORLD_PAGES] */
     uint64_t reserve_keep;
     uint64_t timeout_ns;
+    uint64_t sharers_max;
     bool faulty; /* over a fault decorator */
     bool logged; /* with a change log */
 };
@@ -115,6 +116,7 @@ static inline void world_open(struct world *w,
         .flags = PGSHARE_MOCK_DETERMINISTIC | PGSHARE_MOCK_PARANOID |
                  (o->logged ? PGSHARE_MOCK_CHANGE_LOG : 0),
         .frames = o->frames ? o->frames : 4 * WORLD_PAGES,
+        .sharers_max = o->sharers_max,
     };
     struct pgshare_host_options host = {
         .size = sizeof(host),

@@ -121,5 +121,7 @@ int pgshare_scan_floor(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
     if (order >= PGSHARE_ORDERS)
         return pgs_visit_end(&visit, PGSHARE_ERR_INVALID);
     r = pgs_floor_set(visit.domain, gfn, count, order);
+    if (!r)
+        pgs_scan_redo(visit.domain, gfn, count);
     return pgs_visit_end(&visit, r);
 }

@@ -7,6 +7,7 @@
 #include "mechanism/domain.h"
 #include "mechanism/fault.h"
 #include "mechanism/reserve.h"
+#include "policy/scan.h"
 
 #include <pgshare/domain.h>
 #include <pgshare/fault.h>
@@ -199,8 +200,10 @@ int pgshare_domain_resume(struct pgshare_host *host, uint64_t dom)
     if (!(pgs_domain_flags(visit.domain) & PGS_DOMAIN_SUSPENDED))
         return pgs_visit_end(&visit, PGSHARE_ERR_STATE);
     r = drive_switch(&visit, PGSHARE_OP_OFF);
-    if (!r)
-        atomic_fetch_and_explicit(&visit.domain->flags, ~PGS_DOMAIN_SUSPENDED,
-                                  memory_order_release);
-    return pgs_visit_end(&visit, r);
+    if (r)
+        return pgs_visit_end(&visit, r);
+    atomic_fetch_and_explicit(&visit.domain->flags, ~PGS_DOMAIN_SUSPENDED,
+                              memory_order_release);
+    pgs_scan_redo(visit.domain, 0, visit.domain->gfns);
+    return pgs_visit_end(&visit, 0);
 }

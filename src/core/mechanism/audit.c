@@ -101,8 +101,10 @@ static uint64_t forbidden(uint64_t word)
         ret |= PGS_ATTR_RECLAIMED;
     if (state != PGS_PRIVATE)
         ret |= PGS_ATTR_VOLATILE | PGS_ATTR_STUCK;
-    if (state >= PGS_PROTECTED)
+    if (state == PGS_PROTECTED)
         ret |= PGS_WORD_EPOCH;
+    if (state == PGS_SHARED)
+        ret |= (uint64_t)PGS_EPOCH_MARK << 48;
     if (state == PGS_HOLE)
         ret |= PGS_ATTR_BONUS | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
     if (state >= PGS_PROTECTED || !(word & PGS_ATTR_HELD))

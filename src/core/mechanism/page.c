@@ -42,6 +42,22 @@ void pgs_page_unmap(struct pgshare_host *host, uint32_t node)
     pgs_count(&host->shards, PGS_LEVEL_MAPPINGS, (uint64_t)-1);
 }
 
+/* When the scanner comes back outlasts sharing, so that a page which is shared
+ * and broken again and again is left alone like any that keeps changing. Only
+ * BUSY's holder changes it. */
+static uint64_t keep_wait(uint64_t word, uint64_t next)
+{
+    const uint64_t mark = (uint64_t)PGS_EPOCH_MARK << 48;
+    bool was = pgs_word_state(word) == PGS_PRIVATE ||
+               pgs_word_state(word) == PGS_SHARED;
+    bool is = pgs_word_state(next) == PGS_PRIVATE ||
+              pgs_word_state(next) == PGS_SHARED;
+
+    if (!was || !is || word & mark || next & PGS_WORD_EPOCH)
+        return next;
+    return next | (word & PGS_WORD_EPOCH);
+}
+
 bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
                      uint64_t clear, uint64_t unless)
 {
@@ -55,6 +71,7 @@ bool pgs_page_commit(struct pgshare_host *host, uint32_t page, uint64_t next,
         unless |= PGS_ATTR_BROKEN;
     else
         clear |= PGS_ATTR_BROKEN;
+    next = keep_wait(atomic_load_explicit(word, memory_order_relaxed), next);
     if (!pgs_word_commit(word, next, clear, unless, &old))
         return false;
     if (old & PGS_WANTED)

@@ -108,6 +108,15 @@ static uint32_t covered(const struct pgs_match *match, uint32_t client,
     return 0;
 }
 
+uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < match->n_runs; i++)
+        n += source - match->runs[i].source < match->runs[i].count;
+    return n;
+}
+
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source)
 {
@@ -163,7 +172,7 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
                        uint32_t at, uint32_t n)
 {
     struct pgshare_host *host = match->host;
-    uint32_t print = print_at(match, run->client + at);
+    uint32_t print = print_at(match, run->client + at), end = at + n;
     struct pgs_candidate candidate = {
         .source = pgs_page_domain(host, run->source),
         .source_gfn = pgs_page_gfn(host, run->source + at),
@@ -176,7 +185,9 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
 
     for (uint32_t i = at; i < at + n; i++)
         take(match, run->client + i);
-    pgs_candidate_try(host, &candidate, match->budget);
+    at += pgs_candidate_try(host, &candidate, match->budget);
+    for (; at < end; at++)
+        pgs_match_leave(match, run->client + at);
 }
 
 /* Those of its pages that are left. */
@@ -197,6 +208,7 @@ static void share_run(struct pgs_match *match, const struct pgs_run *run)
 
 void pgs_blocks_share(struct pgs_match *match)
 {
+    pgs_match_note(match);
     sort(match->runs, match->n_runs);
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);

@@ -9,13 +9,20 @@
  * its word and enters the index; at last the runs become candidates.
  *
  * A page that is part of a candidate enters the index, too, so that its content
- * is still found when the other page is written, and its word stays as it is:
- * should it not be shared, it is looked at again. So is a page whose equal is
- * in flight.
+ * is still found when the other page is written, and it is noted when it is
+ * proposed. Should it stay private for a reason that lasts (a floor, other
+ * bytes), it costs nothing more until one of the two pages changes; a reason
+ * that passes (a page in flight, no memory) makes it unknown again, so that it
+ * is looked at by the next pass. So is a page whose equal is in flight.
  *
  * A fingerprint proposes only; equality is the protocol's to find. One that has
  * proposed wrongly max_mismatches times (a guest can make collisions) is given
- * up: its pages are noted as if they had no equal.
+ * up: its pages are noted as if they had no equal. Nor has a page whose equals
+ * are all full (the backend limits the mappings of a frame): the next one that
+ * is equal begins another frame with it.
+ *
+ * Where so many candidates are under way that there is no room for more, the
+ * rest of the batch waits, and is looked up again when there is.
  *
  * Entries of pages that have changed are taken out when they are looked at
  * again, and others by a sweep that begins when there are more entries than
@@ -36,13 +43,30 @@
 /* A content that very many pages have (a pattern, say) has so many entries. */
 #define COPIES 4u
 
-/* What became of a page that was looked up. */
-enum found { FOUND_NONE, FOUND_SELF, FOUND_MATCH, FOUND_LATER };
+/* What the index knew of a page that was looked up. */
+struct found {
+    bool self;       /* it has its entry */
+    bool later;      /* a page in flight may match */
+    bool match;      /* it is part of a run */
+    uint32_t copies; /* pages that are known to have the same content, … */
+    uint32_t full;   /* … and those of frames that take no more mappings */
+};
 
 /* ---- what pages hold ----------------------------------------------------- */
 
-bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
-                     uint32_t print)
+/* How many may share a page that has so many mappings. */
+static uint64_t room_of(const struct pgshare_host *host, uint64_t mappings)
+{
+    if (!host->info.sharers_max)
+        return UINT64_MAX;
+    return host->info.sharers_max > mappings ? host->info.sharers_max - mappings
+                                             : 0;
+}
+
+/* Has page `page` of the group the content with this fingerprint, as far as its
+ * word or frame remembers? *ret_room: how many more may share it then. */
+static bool holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                  uint32_t print, uint64_t *ret_room)
 {
     const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
     struct pgs_lookup lookup;
@@ -56,6 +80,7 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                                 memory_order_acquire);
     if (word & PGS_BUSY)
         return false;
+    *ret_room = room_of(host, 1);
     if (pgs_word_state(word) == PGS_PRIVATE)
         return pgs_word_index(word) == print && !(word & PGS_UNSHAREABLE);
     if (pgs_word_state(word) != PGS_SHARED ||
@@ -65,8 +90,18 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
     frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
     equal = frame != PGS_NONE &&
             pgs_frame_at(&host->frames, frame)->fingerprint == print;
+    if (equal)
+        *ret_room = room_of(host, pgs_frame_at(&host->frames, frame)->mappings);
     pgs_lookup_end(&lookup);
     return equal;
+}
+
+bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
+                     uint32_t print)
+{
+    uint64_t room;
+
+    return holds(host, page, group, print, &room) && room;
 }
 
 /* A page in flight may match when it has come down; it stays in the index. */
@@ -121,8 +156,8 @@ static bool is_given_up(const struct pgs_match *match, uint32_t key)
 }
 
 /* While the batch is looked at: these pages are anybody's again. */
-static void tell_different(struct pgs_match *match,
-                           const struct pgs_extent *extent)
+static void untake_different(struct pgs_match *match,
+                             const struct pgs_extent *extent)
 {
     for (uint32_t k = 0; match->batch && k < extent->count; k++) {
         uint32_t i = extent->client.page + k - match->batch->page;
@@ -130,9 +165,19 @@ static void tell_different(struct pgs_match *match,
         if (extent->result[k] != PGSHARE_ERR_DIFFERENT ||
             i >= match->batch->count)
             continue;
-        match->different[i / 64] |= UINT64_C(1) << i % 64;
         match->taken[i / 64] &= ~(UINT64_C(1) << i % 64);
     }
+}
+
+/* What was kept from being shared by something that passes, the next pass looks
+ * at again. */
+static void forget_missed(struct pgshare_host *host,
+                          const struct pgs_extent *extent)
+{
+    for (uint32_t k = 0; k < extent->count; k++)
+        if (!(extent->page[k] & PGS_PAGE_DONE) &&
+            extent->result[k] != PGSHARE_ERR_DIFFERENT)
+            pgs_scan_forget(extent->client.domain, extent->client.page + k);
 }
 
 void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
@@ -143,7 +188,8 @@ void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
 
     if (extent->cause != PGSHARE_CAUSE_SCAN || !extent->source.domain)
         return;
-    tell_different(&scan->match, extent);
+    untake_different(&scan->match, extent);
+    forget_missed(host, extent);
     if (extent->position)
         return;
     if (!extent->result[0] && mismatch->key == key)
@@ -167,6 +213,10 @@ static bool print_of(const struct pgs_batch *batch, uint32_t k,
 {
     uint32_t i = batch->at[k] - (uint32_t)batch->first;
 
+    if (batch->again) {
+        *ret_print = batch->ids[k];
+        return true;
+    }
     *ret_print = batch->ids[i];
     return !batch->status[i];
 }
@@ -181,22 +231,40 @@ static void take(struct pgs_match *match, uint32_t i)
     match->taken[i / 64] |= UINT64_C(1) << i % 64;
 }
 
-/* What was not written needs no look: it is in the index. What keeps changing
- * is left alone for a while. */
-static bool note_turn(struct pgs_match *match, uint32_t k, uint32_t print)
+/* The page is left alone for a while, if it is still as it was. */
+static void set_wait(struct pgs_match *match, uint32_t k, uint64_t word,
+                     uint16_t wait)
 {
     const struct pgs_batch *batch = match->batch;
     _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
                                        batch->page + batch->at[k]);
-    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
-    bool changed = batch->old[k] && batch->old[k] != print;
-    uint64_t next = (word & ~PGS_WORD_EPOCH) |
-                    (uint64_t)pgs_scan_wait(word, batch->turn, changed) << 48;
+    uint64_t next = (word & ~PGS_WORD_EPOCH) | (uint64_t)wait << 48;
 
     if (next != word && pgs_scan_is_plain(match->domain, word))
         atomic_compare_exchange_strong_explicit(at, &word, next,
                                                 memory_order_release,
                                                 memory_order_relaxed);
+}
+
+static uint64_t word_of(const struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+
+    return atomic_load_explicit(pgs_word_at(&match->host->chunks,
+                                            batch->page + batch->at[k]),
+                                memory_order_acquire);
+}
+
+/* What was not written needs no look: it is in the index. What keeps changing
+ * is left alone for a while. */
+static bool note_turn(struct pgs_match *match, uint32_t k, uint32_t print)
+{
+    const struct pgs_batch *batch = match->batch;
+    uint64_t word = word_of(match, k);
+    bool changed = batch->old[k] ? batch->old[k] != print
+                                 : pgs_scan_is_broken(word, batch->turn);
+
+    set_wait(match, k, word, pgs_scan_wait(word, batch->turn, changed));
     return batch->old[k] == print;
 }
 
@@ -217,7 +285,8 @@ static void prepare(struct pgs_match *match)
             continue;
         print = pgs_scan_print(whole);
         match->print[batch->at[k]] = print;
-        if (!batch->logged && note_turn(match, k, print))
+        if (!batch->logged && !batch->again && note_turn(match, k, print) &&
+            !batch->all)
             continue;
         if (batch->old[k] && batch->old[k] != print)
             pgs_index_seek(&policy->index, key_of(match, batch->old[k]),
@@ -243,6 +312,18 @@ static void forget_old(struct pgs_match *match)
                              batch->page + batch->at[k]);
 }
 
+/* Without memory, or beyond the batch, a later pass has to do. */
+void pgs_match_leave(struct pgs_match *match, uint32_t page)
+{
+    uint32_t i = page - match->batch->page;
+
+    if (i < match->batch->count && match->print[i] &&
+        !pgs_candidate_room(match->host))
+        match->left[i / 64] |= UINT64_C(1) << i % 64;
+    else
+        pgs_scan_forget(match->domain, page);
+}
+
 /* The run of pages of zeroes that begins with the k-th; its length. */
 static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
 {
@@ -259,7 +340,9 @@ static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
          n++)
         take(match, batch->at[k + n]);
     candidate.count = n;
-    pgs_candidate_try(match->host, &candidate, match->budget);
+    for (uint32_t i = pgs_candidate_try(match->host, &candidate, match->budget);
+         i < n; i++)
+        pgs_match_leave(match, batch->page + batch->at[k + i]);
     return n;
 }
 
@@ -273,51 +356,91 @@ static bool is_stale(struct pgs_match *match, uint32_t k, uint32_t page)
            !pgs_index_is_of(&match->seek[k], key);
 }
 
-/* Each page that the index proposes for the k-th page is an anchor. Answers in
- * *ret_copies how many there were. */
-static enum found look_up(struct pgs_match *match, uint32_t k,
-                          uint32_t *ret_copies)
+/* A page of this batch has its entry before its word is noted, or after it was
+ * forgotten. */
+static bool is_of_batch(const struct pgs_match *match, uint32_t page,
+                        uint32_t print)
+{
+    uint32_t i = page - match->batch->page;
+
+    return i < match->batch->count && match->print[i] == print;
+}
+
+/*
+ * Has this page, which looks like the k-th, room for it beside those that are
+ * proposed already? When they use it up they go first, and then it is known.
+ */
+static bool has_room(struct pgs_match *match, uint32_t k, uint32_t page,
+                     uint64_t room)
+{
+    if (room > pgs_blocks_proposed(match, page))
+        return true;
+    pgs_blocks_share(match);
+    return pgs_match_holds(match->host, page, match->domain->group,
+                           match->print[match->batch->at[k]]);
+}
+
+/* Of full frames few entries stay, so that there is room for other pages of
+ * that content, and they are found when a mapping goes. */
+static void note_full(struct pgs_match *match, uint32_t k, uint32_t page,
+                      struct found *found)
+{
+    if (++found->full > COPIES)
+        pgs_index_remove(&match->host->policy->index, &match->seek[k], page);
+}
+
+/* Each page that the index proposes for the k-th page is an anchor. */
+static void look_up(struct pgs_match *match, uint32_t k,
+                    struct found *ret_found)
 {
     struct pgs_index *index = &match->host->policy->index;
     const struct pgs_batch *batch = match->batch;
     uint32_t self = batch->page + batch->at[k];
     uint32_t print = match->print[batch->at[k]];
-    enum found found = FOUND_NONE;
     uint32_t cursor = 0, page;
+    uint64_t room;
 
     while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
         if (page == self) {
-            found = found == FOUND_NONE ? FOUND_SELF : found;
+            ret_found->self = true;
         } else if (is_in_flight(match->host, page)) {
-            found = FOUND_LATER;
-        } else if (pgs_match_holds(match->host, page, match->domain->group,
-                                   print)) {
-            found = FOUND_MATCH;
-            ++*ret_copies;
+            ret_found->later = true;
+        } else if (holds(match->host, page, match->domain->group, print,
+                         &room)) {
+            if (!has_room(match, k, page, room)) {
+                note_full(match, k, page, ret_found);
+                continue;
+            }
+            ret_found->match = true;
+            ret_found->copies++;
             if (pgs_blocks_anchor(match, self, page) >= LONG)
                 break;
+        } else if (is_of_batch(match, page, print)) {
+            ret_found->copies++;
         } else if (is_stale(match, k, page)) {
             pgs_index_remove(index, &match->seek[k], page);
         }
     }
-    return found;
 }
 
-/* Notes the fingerprint in the word, or 0, if the page is still as it was. */
+/* Notes the fingerprint in the word, or 0 and that nothing is known, if the page
+ * is still as it was. */
 static bool note(struct pgs_match *match, uint32_t k, uint32_t print)
 {
     const struct pgs_batch *batch = match->batch;
     _Atomic uint64_t *at = pgs_word_at(&match->host->chunks,
                                        batch->page + batch->at[k]);
-    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t word = word_of(match, k);
     uint64_t keep = PGS_ATTR_ALL | PGS_STATE;
+    uint32_t known = pgs_word_index(word);
     uint64_t next;
 
-    if (!(word & (uint64_t)PGS_EPOCH_MARK << 48))
+    if (print && !(word & (uint64_t)PGS_EPOCH_MARK << 48))
         keep |= PGS_WORD_EPOCH;
     next = (word & keep) | (uint64_t)print << PGS_PAYLOAD_SHIFT;
     return pgs_scan_is_plain(match->domain, word) &&
-           (!pgs_word_index(word) || pgs_word_index(word) == batch->old[k]) &&
+           (!known || known == batch->old[k] ||
+            known == match->print[batch->at[k]]) &&
            atomic_compare_exchange_strong_explicit(at, &word, next,
                                                    memory_order_release,
                                                    memory_order_relaxed);
@@ -329,40 +452,47 @@ static void enter(struct pgs_match *match, uint32_t k)
                   match->batch->page + match->batch->at[k]);
 }
 
+/* Without a log their words keep the turn, too: should a page come back private,
+ * it has changed. */
+static void note_proposed(struct pgs_match *match, uint32_t k)
+{
+    const struct pgs_batch *batch = match->batch;
+    uint64_t word;
+
+    if (!note(match, k, match->print[batch->at[k]]) || batch->logged)
+        return;
+    word = word_of(match, k);
+    set_wait(match, k, word, pgs_scan_pause(word, batch->turn));
+}
+
+void pgs_match_note(struct pgs_match *match)
+{
+    for (uint32_t k = 0; k < match->batch->n; k++)
+        if (match->matched[k / 64] >> k % 64 & 1)
+            note_proposed(match, k);
+    memset(match->matched, 0, sizeof(match->matched));
+}
+
 /* Looks at the k-th page; answers how many pages that dealt with. */
 static uint32_t look_at(struct pgs_match *match, uint32_t k)
 {
     const struct pgs_batch *batch = match->batch;
     uint32_t print = match->print[batch->at[k]];
-    enum found found = FOUND_NONE;
-    uint32_t copies = 0;
+    struct found found = { 0 };
 
     if (batch->ids[k] == match->domain->zero)
         return share_zeroes(match, k);
     if (!is_given_up(match, key_of(match, print)))
-        found = look_up(match, k, &copies);
-    if (found == FOUND_NONE || found == FOUND_SELF) {
-        if (!note(match, k, print))
-            return 1;
-    } else if (!batch->logged && batch->old[k]) {
+        look_up(match, k, &found);
+    if (found.later)
         note(match, k, 0);
-    }
-    if (found == FOUND_NONE || (found == FOUND_MATCH && copies < COPIES))
+    else if (found.match)
+        match->matched[k / 64] |= UINT64_C(1) << k % 64;
+    else if (!note(match, k, print))
+        return 1;
+    if (!found.self && (found.match ? found.copies < COPIES : !found.later))
         enter(match, k);
     return 1;
-}
-
-/* Pages that were proposed and are equal to none: now they are known. */
-static void note_different(struct pgs_match *match)
-{
-    const struct pgs_batch *batch = match->batch;
-
-    for (uint32_t k = 0; k < batch->n; k++) {
-        uint32_t i = batch->at[k];
-
-        if ((match->different[i / 64] & ~match->taken[i / 64]) >> i % 64 & 1)
-            note(match, k, match->print[i]);
-    }
 }
 
 /* More entries than pages: some are of contents that are gone. As many buckets
@@ -377,23 +507,51 @@ static void sweep(struct pgs_match *match)
         pgs_index_sweep(index, match->batch->n, look, host);
 }
 
-void pgs_match_batch(struct pgs_match *match)
+/* The batch becomes what is left of it: pages without room, and from the k-th
+ * one on. */
+static void keep_left(struct pgs_match *match, uint32_t k)
 {
-    struct pgs_index *index = &match->host->policy->index;
     struct pgs_batch *batch = match->batch;
+    uint32_t n = 0;
 
+    for (uint32_t j = 0; j < batch->n; j++) {
+        uint32_t i = batch->at[j];
+
+        if (j < k && !(match->left[i / 64] >> i % 64 & 1))
+            continue;
+        batch->at[n] = batch->at[j];
+        batch->old[n] = batch->old[j];
+        batch->ids[n] = batch->ids[j];
+        n++;
+    }
+    batch->n = n;
+    batch->again = true;
+}
+
+static void begin(struct pgs_match *match)
+{
     sweep(match);
-    pgs_index_reserve(index, batch->n);
+    pgs_index_reserve(&match->host->policy->index, match->batch->n);
     memset(match->taken, 0, sizeof(match->taken));
-    memset(match->different, 0, sizeof(match->different));
+    memset(match->left, 0, sizeof(match->left));
+    memset(match->matched, 0, sizeof(match->matched));
     match->steps = STEPS_MAX;
     match->n_runs = 0;
     match->batches++;
     prepare(match);
     forget_old(match);
-    for (uint32_t k = 0; k < batch->n;)
+}
+
+bool pgs_match_batch(struct pgs_match *match)
+{
+    struct pgs_batch *batch = match->batch;
+    uint32_t k = 0;
+
+    begin(match);
+    while (k < batch->n && pgs_candidate_room(match->host))
         k += look_at(match, k);
     pgs_blocks_share(match);
-    note_different(match);
+    keep_left(match, k);
     match->batch = NULL;
+    return !batch->n;
 }

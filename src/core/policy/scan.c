@@ -67,13 +67,32 @@ static struct pgs_domain *walked_domain(struct pgshare_host *host)
     return NULL;
 }
 
-/* The next block: never across a chunk, and aligned if the backend takes as
- * much at once. */
+/* Pages that may be fingerprinted and are in no batch yet. */
+static int64_t pages_left(const struct pgs_scan *scan)
+{
+    return scan->steered ? scan->allowed - scan->out_pages : PGS_BLOCK;
+}
+
+/* How much of a block at this GFN is taken: what the backend and the budget
+ * allow, and nothing beyond an aligned block of 512. */
+static uint32_t cut_block(const struct pgshare_host *host, uint64_t gfn,
+                          uint32_t count)
+{
+    uint32_t end = PGS_BLOCK - (uint32_t)(gfn % PGS_BLOCK);
+    int64_t left = pages_left(&host->policy->scan);
+
+    if (count > end)
+        count = end;
+    if (count > host->info.extent_max)
+        count = host->info.extent_max;
+    return count > left ? (uint32_t)left : count;
+}
+
+/* The next block, of which at least one page may be taken. */
 static struct pgs_domain *next_block(struct pgshare_host *host,
                                      struct pgs_batch *batch)
 {
     struct pgs_scan *scan = &host->policy->scan;
-    uint32_t limit = host->info.extent_max;
     struct pgs_domain *domain;
 
     while ((domain = walked_domain(host))) {
@@ -87,8 +106,7 @@ static struct pgs_domain *next_block(struct pgshare_host *host,
         }
         batch->count = pgs_extent_cut(domain, gfn, domain->gfns - gfn,
                                       &batch->page);
-        if (batch->count > limit)
-            batch->count = limit;
+        batch->count = cut_block(host, gfn, batch->count);
         batch->dom = domain->handle;
         batch->gfn = gfn;
         batch->turn = domain->scans;
@@ -114,6 +132,17 @@ static struct pgs_batch *take_batch(struct pgshare_host *host)
     return batch;
 }
 
+/* May one more block be taken? Calls are kept free for faults; what steering
+ * allows holds for all threads. */
+static bool may_take(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    return scan->slot && scan->out <= host->calls.size / 4 &&
+           (!scan->steered || pgs_steer_left(&scan->steer)) &&
+           pages_left(scan) > 0;
+}
+
 bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
                    struct pgs_batch **ret_batch)
 {
@@ -122,13 +151,14 @@ bool pgs_scan_next(struct pgshare_host *host, struct pgs_domain **ret_domain,
     struct pgs_batch *batch = NULL;
 
     pgs_mutex_lock(&scan->lock);
-    /* calls are kept free for faults */
-    if (scan->slot && scan->out <= host->calls.size / 4)
+    if (may_take(host))
         batch = take_batch(host);
     if (batch) {
         domain = next_block(host, batch);
-        scan->out += domain != NULL;
-        if (!domain) {
+        if (domain) {
+            scan->out++;
+            scan->out_pages += batch->count;
+        } else {
             batch->next = scan->free;
             scan->free = batch;
         }
@@ -165,12 +195,24 @@ static struct pgs_batch *take_done(struct pgs_scan *scan)
     return batch;
 }
 
+static void put_back(struct pgs_scan *scan, struct pgs_batch *batch)
+{
+    pgs_mutex_lock(&scan->lock);
+    batch->next = scan->done;
+    scan->done = batch;
+    if (!batch->next)
+        scan->done_last = &batch->next;
+    pgs_mutex_unlock(&scan->lock);
+}
+
 static void end_batch(struct pgs_scan *scan, struct pgs_batch *batch)
 {
     pgs_mutex_lock(&scan->lock);
     batch->next = scan->free;
     scan->free = batch;
     scan->out--;
+    scan->out_pages -= batch->count;
+    scan->allowed -= batch->n_printed;
     pgs_mutex_unlock(&scan->lock);
 }
 
@@ -181,30 +223,45 @@ static void charge_pages(struct pgs_budget *budget, uint64_t n)
     budget->pages -= budget->pages < n ? budget->pages : n;
 }
 
-/* Looks at one batch that is done. */
-static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
+/* What a batch costs, which its workers could not know. */
+static void count_batch(struct pgshare_host *host, struct pgs_batch *batch,
+                        struct pgs_budget *budget)
 {
     struct pgs_policy *policy = host->policy;
-    struct pgs_scan *scan = &policy->scan;
-    struct pgs_batch *batch = take_done(scan);
 
-    if (!batch)
-        return false;
-    atomic_fetch_add_explicit(&scan->looked, batch->count,
+    batch->n_printed = batch->n;
+    atomic_fetch_add_explicit(&policy->scan.looked, batch->count,
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&scan->chosen, batch->n, memory_order_relaxed);
+    atomic_fetch_add_explicit(&policy->scan.chosen, batch->n,
+                              memory_order_relaxed);
     policy->progress.scanned += batch->n;
     pgs_count(&host->shards, PGS_COUNT_SCANNED, batch->n);
     /* a page that is only passed over costs little */
     charge_pages(budget, batch->n + batch->count / 32);
+}
+
+/* Looks at one batch that is done, or at what is left of one. */
+static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    struct pgs_batch *batch = take_done(scan);
+    bool ended = true;
+
+    if (!batch)
+        return false;
+    if (!batch->again)
+        count_batch(host, batch, budget);
     scan->match.host = host;
     scan->match.domain = pgs_domain_of(host, batch->dom);
     scan->match.batch = batch;
     scan->match.budget = budget;
     if (scan->match.domain && batch->n)
-        pgs_match_batch(&scan->match);
+        ended = pgs_match_batch(&scan->match);
     scan->match.batch = NULL;
-    end_batch(scan, batch);
+    if (ended)
+        end_batch(scan, batch);
+    else
+        put_back(scan, batch);
     return true;
 }
 
@@ -284,7 +341,8 @@ static bool do_blocks(struct pgshare_host *host, struct pgs_budget *budget)
            !hints_wait(host->policy)) {
         moved = match_one(host, budget) || pgs_batch_start(host);
     }
-    return moved;
+    /* candidates that are waited for make room when they end */
+    return moved && pgs_candidate_room(host);
 }
 
 bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)
@@ -330,8 +388,9 @@ uint32_t pgs_scan_step(struct pgshare_host *host)
     uint64_t before = pgs_cpu(&host->platform);
     uint32_t count = pgs_batch_start(host);
 
+    if (!count)
+        return 0; /* who only asks uses nothing up */
     pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
-    if (count)
-        pgs_wake(host);
+    pgs_wake(host);
     return count;
 }

@@ -15,7 +15,9 @@
  *
  * What a page's word remembers of it decides whether it is looked at: a
  * fingerprint of 0 says that its content is not known, so the scanner comes
- * back. It stays 0 while the page is part of a candidate, until it is shared.
+ * back. A page that is known is found by others, through the index; who makes
+ * two known pages shareable that were not (a floor, a domain that is resumed)
+ * has their blocks done again.
  */
 #ifndef PGS_POLICY_SCAN_H
 #define PGS_POLICY_SCAN_H
@@ -45,10 +47,13 @@ struct pgs_batch {
     uint64_t gfn;
     uint32_t page; /* ordinal of the first GFN */
     uint32_t count;
-    uint32_t turn;           /* pgs_domain::scans */
-    uint32_t n;              /* pages chosen */
-    uint32_t first;          /* of those, the first one's offset */
-    bool logged;             /* the change log has chosen */
+    uint32_t turn;      /* pgs_domain::scans */
+    uint32_t n;         /* pages chosen, that are still to be looked up */
+    uint32_t n_printed; /* all that were chosen */
+    uint32_t first;     /* of those, the first one's offset */
+    bool logged;        /* the change log has chosen */
+    bool all;           /* the block is done again, whatever is known */
+    bool again; /* what is left of it: ids are by k, as at and old are */
     uint16_t at[PGS_BLOCK];  /* [n] offsets, ascending */
     uint32_t old[PGS_BLOCK]; /* [n] what the word remembered, or 0 */
     int8_t status[PGS_BLOCK + 8];
@@ -76,10 +81,11 @@ struct pgs_match {
     struct pgs_run runs[PGS_RUNS_MAX];
     uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
     uint64_t taken[PGS_BLOCK / 64]; /* by offset: part of a candidate */
-    uint64_t different[PGS_BLOCK / 64];  /* by offset: it was not equal */
+    uint64_t left[PGS_BLOCK / 64];  /* by offset: there was no room */
+    uint64_t matched[PGS_BLOCK / 64];    /* [n] to be noted when proposed */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
-    uint32_t batches; /* that have been looked at */
+    uint32_t batches;                    /* that have been looked at */
 };
 
 struct pgs_mismatch {
@@ -97,12 +103,14 @@ struct pgs_steer {
     uint64_t last_ns;                    /* when credit was last given, … */
     uint64_t seen;                       /* … `spent` then, … */
     uint64_t chosen;                     /* … and pages fingerprinted, ever */
-    int64_t credit;                      /* CPU time that may be spent */
-    int64_t page_credit;                 /* pages that may be looked at */
-    double rate;                         /* of a core, by yield */
-    double yield;         /* pages saved per CPU second, last pass */
-    uint64_t pass_spent;  /* `spent` when this pass began, … */
-    uint64_t pass_shared; /* … and what had been shared by scanning */
+    _Atomic uint64_t limit; /* a pass of steering ends its slice when `spent`
+                             * is here */
+    double credit;          /* CPU time that may be spent */
+    double page_credit;     /* pages that may be fingerprinted */
+    double rate;            /* of a core, by yield */
+    double yield;           /* pages saved per CPU second, last pass */
+    uint64_t pass_spent;    /* `spent` when this pass began, … */
+    uint64_t pass_shared;   /* … and what had been shared by scanning */
 };
 
 struct pgs_scan {
@@ -112,8 +120,11 @@ struct pgs_scan {
     bool all;              /* go on with the next domain */
     bool steered;          /* begun by steering, not asked for */
     bool begun;            /* the runner: this run has begun such a pass */
-    uint32_t out;          /* batches between walk and end */
-    uint32_t n_batches;    /* that have memory */
+    uint32_t out;          /* batches between walk and end, … */
+    uint32_t out_pages;    /* … and their pages */
+    int64_t allowed;    /* pages that steering lets be fingerprinted, those in
+                      * batches among them */
+    uint32_t n_batches; /* that have memory */
     struct pgs_batch *free;
     struct pgs_batch *done;
     struct pgs_batch **done_last;
@@ -158,15 +169,26 @@ uint32_t pgs_scan_step(struct pgshare_host *host);
 /* Takes the next block of the walk; it is queued when it has its answers. Its
  * number of pages; 0: there is none, or no call is free. */
 uint32_t pgs_batch_start(struct pgshare_host *host);
+/* The domain's next pass looks at all pages of the blocks that [gfn, gfn +
+ * count) touches, whatever is known of them. */
+void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
+/* The next pass looks at this page of the domain again. */
+void pgs_scan_forget(struct pgs_domain *domain, uint32_t page);
 
 /* ---- match.c, blocks.c: the runner --------------------------------------- */
 
-void pgs_match_batch(struct pgs_match *match);
+/* Looks at the batch. False: candidates under way left no room for some of its
+ * pages; the batch is what is left, and to be looked at again. */
+bool pgs_match_batch(struct pgs_match *match);
+/* The pages that have matched are known from now on: they are proposed. */
+void pgs_match_note(struct pgs_match *match);
+/* This page was to be proposed, but there was no room for its candidate. */
+void pgs_match_leave(struct pgs_match *match, uint32_t page);
 /* An extent of a scan has ended. */
 void pgs_match_learn(struct pgshare_host *host,
                      const struct pgs_extent *extent);
 /* Has page `page` of the group the content with this fingerprint, as far as its
- * word or frame remembers? */
+ * word or frame remembers, and may one more page share it? */
 bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                      uint32_t print);
 
@@ -174,6 +196,8 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
  * part of one at that distance already. Answers its length. */
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source);
+/* How many runs propose to share this page. */
+uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source);
 /* The runs become candidates, those with the largest blocks first. */
 void pgs_blocks_share(struct pgs_match *match);
 /* The largest aligned block in [first, first + count). */
@@ -189,8 +213,10 @@ void pgs_steer_set(struct pgshare_host *host,
                    const struct pgshare_scan_options *options);
 /* Of a core, as of now. */
 double pgs_steer_rate(struct pgshare_host *host);
-/* May a pass be begun, or gone on with? */
+/* May a pass be begun, or gone on with? Sets what all threads may do of it. */
 bool pgs_steer_may(struct pgshare_host *host);
+/* The same for one more block of such a pass; any thread. */
+bool pgs_steer_left(const struct pgs_steer *steer);
 uint64_t pgs_steer_due(struct pgshare_host *host);
 void pgs_steer_begun(struct pgshare_host *host);
 void pgs_steer_ended(struct pgshare_host *host);
@@ -210,35 +236,73 @@ uint32_t pgs_floor_next(const struct pgs_candidate *candidate, uint32_t *at);
 
 /*
  * How long a page that keeps changing is left alone: in a word's epoch, where
- * that has no mark (see pgs_quarantined()). 3 bits: how often in a row it was
- * found changed; 12 bits: the turn from which on it is looked at again.
+ * that has no mark (see pgs_quarantined()). 3 bits: how much it changes; 12
+ * bits: the turn from which on it is looked at again. Each time that it is found
+ * changed weighs as much as two that it is not, so a page that is written before
+ * every second pass gets there, too.
+ *
+ * A page that was proposed in some turn, and is private later with nothing known
+ * of it, was shared and has been written since.
  */
 #define PGS_WAIT_BITS 12u
 #define PGS_WAIT_MASK ((1u << PGS_WAIT_BITS) - 1)
-#define PGS_CHANGED_MAX 6u
+#define PGS_CHANGED_MAX 7u
+#define PGS_TURNS_MAX 32u
 
+static inline uint32_t pgs_scan_times(uint64_t word)
+{
+    uint32_t wait = pgs_word_epoch(word);
+
+    return wait & PGS_EPOCH_MARK ? 0 : wait >> PGS_WAIT_BITS;
+}
+
+/* For so many turns. */
+static inline uint32_t pgs_scan_turns(uint32_t times)
+{
+    return times > 2 ? PGS_TURNS_MAX >> (PGS_CHANGED_MAX - times) : 1;
+}
+
+/* A turn that is further ahead than any wait is one that has long passed. */
 static inline bool pgs_scan_is_due(uint64_t word, uint32_t turn)
 {
     uint32_t wait = pgs_word_epoch(word);
 
     return !wait || wait & PGS_EPOCH_MARK ||
-           ((turn - wait) & PGS_WAIT_MASK) <= PGS_WAIT_MASK / 2;
+           ((wait - turn - 1) & PGS_WAIT_MASK) >= PGS_TURNS_MAX;
+}
+
+/* The epoch of a page that is left alone from `turn` on, for as long as it was
+ * the last time. */
+static inline uint16_t pgs_scan_pause(uint64_t word, uint32_t turn)
+{
+    uint32_t times = pgs_scan_times(word);
+
+    return (uint16_t)(times << PGS_WAIT_BITS |
+                      ((turn + pgs_scan_turns(times)) & PGS_WAIT_MASK));
 }
 
 /* The epoch of a page that was looked at in `turn`: found changed, or not. */
 static inline uint16_t pgs_scan_wait(uint64_t word, uint32_t turn, bool changed)
 {
-    uint32_t wait = pgs_word_epoch(word);
-    uint32_t times = wait & PGS_EPOCH_MARK ? 0 : wait >> PGS_WAIT_BITS;
+    uint32_t times = pgs_scan_times(word);
 
     if (changed)
-        times += times < PGS_CHANGED_MAX;
+        times = times + 2 < PGS_CHANGED_MAX ? times + 2 : PGS_CHANGED_MAX;
     else
         times -= times > 0;
-    if (!times)
-        return 0;
-    return (uint16_t)(times << PGS_WAIT_BITS |
-                      ((turn + (1u << (times - 1))) & PGS_WAIT_MASK));
+    word = (uint64_t)times << (48 + PGS_WAIT_BITS);
+    return times ? pgs_scan_pause(word, turn) : 0;
+}
+
+/* Did sharing this page, of which nothing is known, last no longer than it had
+ * been left alone for? */
+static inline bool pgs_scan_is_broken(uint64_t word, uint32_t turn)
+{
+    uint32_t wait = pgs_word_epoch(word);
+
+    return wait && !(wait & PGS_EPOCH_MARK) &&
+           ((turn - wait) & PGS_WAIT_MASK) <=
+               pgs_scan_turns(pgs_scan_times(word));
 }
 
 /* What speaks against looking at a page. */

@@ -9,7 +9,8 @@
  * its words, eight at a time. The log is cleared by asking, so what it says is
  * put into the words at once: the fingerprint of a page that was written is
  * forgotten, whatever becomes of this batch. A page that is in flight keeps its
- * word, and its block is looked at whole by the next pass (pgs_chunk::redo).
+ * word, and its block is looked at whole by the next pass (pgs_chunk::redo), as
+ * are blocks that something else than a write has made shareable.
  *
  * Without a log every page is chosen, but for those that were found changed
  * again and again, which are left alone for ever more passes, up to 32.
@@ -42,32 +43,51 @@ static void choose_page(struct pgs_batch *batch, uint32_t i, uint32_t print)
  * those of the last, which nobody looks at any more: passes over one domain do
  * not overlap, but the batches of one may come in any order.
  */
-static _Atomic uint64_t *redo_of(struct pgshare_host *host,
-                                 const struct pgs_batch *batch, uint32_t turn,
-                                 uint64_t *ret_bit)
+static _Atomic uint64_t *redo_of(struct pgshare_host *host, uint32_t page,
+                                 uint32_t turn, uint64_t *ret_bit)
 {
-    struct pgs_chunk *chunk = &host->chunks
-                                   .list[batch->page >> PGS_CHUNK_SHIFT];
-    uint32_t block = (batch->page & (PGS_CHUNK_GFNS - 1)) / PGS_BLOCK;
+    struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    uint32_t block = (page & (PGS_CHUNK_GFNS - 1)) / PGS_BLOCK;
 
     *ret_bit = UINT64_C(1) << block % 64;
     return &chunk->redo[turn % PGS_REDO_TURNS][block / 64];
 }
 
-static void redo(struct pgshare_host *host, const struct pgs_batch *batch)
+/* The lock keeps the next turn from beginning while bits are set for it. */
+static void redo(struct pgs_domain *domain, uint32_t page)
 {
+    struct pgshare_host *host = domain->host;
+    struct pgs_scan *scan = &host->policy->scan;
+    _Atomic uint64_t *bits;
     uint64_t bit;
-    _Atomic uint64_t *bits = redo_of(host, batch, batch->turn + 1, &bit);
 
+    pgs_mutex_lock(&scan->lock);
+    bits = redo_of(host, page, domain->scans + 1, &bit);
     atomic_fetch_or_explicit(bits, bit, memory_order_relaxed);
+    pgs_mutex_unlock(&scan->lock);
+}
+
+void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
+{
+    uint64_t end = gfn + count;
+
+    gfn &= ~(uint64_t)(PGS_BLOCK - 1);
+    for (; gfn < end; gfn += PGS_BLOCK) {
+        uint32_t page = pgs_page_of(domain, gfn);
+
+        if (page == PGS_PAGE_NONE)
+            gfn = (gfn | (PGS_CHUNK_GFNS - 1)) + 1 - PGS_BLOCK;
+        else
+            redo(domain, page);
+    }
 }
 
 static bool is_to_be_redone(struct pgshare_host *host,
                             const struct pgs_batch *batch)
 {
     uint64_t bit;
-    _Atomic uint64_t *last = redo_of(host, batch, batch->turn + 2, &bit);
-    _Atomic uint64_t *now = redo_of(host, batch, batch->turn, &bit);
+    _Atomic uint64_t *last = redo_of(host, batch->page, batch->turn + 2, &bit);
+    _Atomic uint64_t *now = redo_of(host, batch->page, batch->turn, &bit);
 
     if (atomic_load_explicit(last, memory_order_relaxed) & bit)
         atomic_fetch_and_explicit(last, ~bit, memory_order_relaxed);
@@ -76,36 +96,46 @@ static bool is_to_be_redone(struct pgshare_host *host,
 
 /* ---- what is looked at --------------------------------------------------- */
 
-/* The page was written: what its word remembers does not hold any more. Answers
- * the word as it is then. */
-static uint64_t forget(struct pgshare_host *host, struct pgs_batch *batch,
-                       _Atomic uint64_t *at, uint64_t word)
+/* What the page's word remembers does not hold any more. Answers the word as it
+ * is then. */
+static uint64_t forget(struct pgs_domain *domain, uint32_t page)
 {
+    const uint64_t mark = (uint64_t)PGS_EPOCH_MARK << 48;
     const uint64_t index = UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+    _Atomic uint64_t *at = pgs_word_at(&domain->host->chunks, page);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
 
     /* of a volatile page it is the place in its FIFO */
-    while (pgs_word_state(word) == PGS_PRIVATE && word & index &&
-           !(word & (PGS_BUSY | PGS_ATTR_VOLATILE)))
-        if (atomic_compare_exchange_weak_explicit(at, &word, word & ~index,
+    while (pgs_word_state(word) == PGS_PRIVATE &&
+           !(word & (PGS_BUSY | PGS_ATTR_VOLATILE))) {
+        uint64_t next = word & ~index & ~(word & mark ? 0 : PGS_WORD_EPOCH);
+
+        if (next == word ||
+            atomic_compare_exchange_weak_explicit(at, &word, next,
                                                   memory_order_relaxed,
                                                   memory_order_relaxed))
-            return word & ~index;
+            return next;
+    }
     if (word & PGS_BUSY)
-        redo(host, batch);
+        redo(domain, page);
     return word;
 }
 
-static void choose_logged(const struct pgs_domain *domain,
-                          struct pgs_batch *batch, _Atomic uint64_t *words,
-                          uint32_t i, bool all)
+void pgs_scan_forget(struct pgs_domain *domain, uint32_t page)
+{
+    forget(domain, page);
+}
+
+static void choose_logged(struct pgs_domain *domain, struct pgs_batch *batch,
+                          _Atomic uint64_t *words, uint32_t i)
 {
     uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
     uint32_t print = 0;
 
-    if (batch->status[i] || all) {
+    if (batch->status[i] || batch->all) {
         if (!(word & PGS_ATTR_VOLATILE) && pgs_word_state(word) == PGS_PRIVATE)
             print = pgs_word_index(word);
-        word = forget(domain->host, batch, &words[i], word);
+        word = forget(domain, batch->page + i);
     }
     if (pgs_scan_is_plain(domain, word) && !pgs_word_index(word))
         choose_page(batch, i, print);
@@ -127,19 +157,17 @@ static bool is_quiet(const struct pgs_batch *batch, _Atomic uint64_t *words,
 }
 
 /* By the change log: of a block that is done again, all. */
-static void choose_by_log(const struct pgs_domain *domain,
-                          struct pgs_batch *batch, _Atomic uint64_t *words)
+static void choose_by_log(struct pgs_domain *domain, struct pgs_batch *batch,
+                          _Atomic uint64_t *words)
 {
-    bool all = is_to_be_redone(domain->host, batch);
-
     memset(&batch->status[batch->count], 0, STEP);
     for (uint32_t i = 0; i < batch->count; i += STEP) {
         uint32_t n = batch->count - i < STEP ? batch->count - i : STEP;
 
-        if (!all && is_quiet(batch, words, i, n))
+        if (!batch->all && is_quiet(batch, words, i, n))
             continue;
         for (uint32_t k = 0; k < n; k++)
-            choose_logged(domain, batch, words, i + k, all);
+            choose_logged(domain, batch, words, i + k);
     }
 }
 
@@ -150,7 +178,7 @@ static void choose_by_turn(const struct pgs_domain *domain,
         uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
 
         if (pgs_scan_is_plain(domain, word) &&
-            pgs_scan_is_due(word, batch->turn))
+            (batch->all || pgs_scan_is_due(word, batch->turn)))
             choose_page(batch, i, pgs_word_index(word));
     }
 }
@@ -194,6 +222,7 @@ static enum pgs_verdict choose(struct pgs_call *call)
     struct pgs_domain *domain = call->domain;
     _Atomic uint64_t *words = pgs_word_at(&call->host->chunks, batch->page);
 
+    batch->all = is_to_be_redone(call->host, batch);
     if (batch->logged)
         choose_by_log(domain, batch, words);
     else
@@ -238,6 +267,7 @@ uint32_t pgs_batch_start(struct pgshare_host *host)
     }
     count = batch->count;
     batch->n = 0;
+    batch->again = false;
     batch->logged = domain->caps & PGSHARE_CAP_CHANGE_LOG;
     atomic_store_explicit(&call->domain, domain, memory_order_release);
     call->cookie = batch;

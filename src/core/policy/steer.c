@@ -9,14 +9,18 @@
  *
  * Time passes as credit, at the rate of now, and is spent by passes; a slice
  * that overdraws is paid for by waiting. What is not used is lost but for a few
- * milliseconds, so that a quiet time does not make a burst.
+ * milliseconds, so that a quiet time does not make a burst. Pages are allowed by
+ * grains, of a tenth of a second or a block, and no block is begun that is
+ * longer than what is allowed.
  *
- * All is the runner's, but for what workers add to `spent`.
+ * All is the runner's, but for what workers add to `spent`. They take blocks of
+ * a pass that steering has begun up to `limit` and pgs_scan::allowed, which the
+ * runner sets.
  */
 #include "policy/policy.h"
 
 #define SECOND UINT64_C(1000000000)
-#define SLICE_NS INT64_C(1000000)
+#define SLICE_NS 1000000.0
 /* Credit is kept for so long. */
 #define CREDIT_MAX_NS (5 * SLICE_NS)
 /* Pressure and rate are looked at again. */
@@ -57,6 +61,18 @@ void pgs_steer_init(struct pgs_steer *steer)
     steer->rate = most(steer);
 }
 
+/* So many pages may be fingerprinted; where they are not limited, any number. */
+static void allow(struct pgshare_host *host, int64_t pages)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+
+    if (!scan->steer.options.pages_per_s)
+        pages = INT64_MAX / 2;
+    pgs_mutex_lock(&scan->lock);
+    scan->allowed = pages;
+    pgs_mutex_unlock(&scan->lock);
+}
+
 void pgs_steer_set(struct pgshare_host *host,
                    const struct pgshare_scan_options *given)
 {
@@ -74,6 +90,9 @@ void pgs_steer_set(struct pgshare_host *host,
     steer->last_ns = pgs_now(&host->platform);
     steer->seen = atomic_load_explicit(&steer->spent, memory_order_relaxed);
     steer->since = steer->seen;
+    steer->chosen = pgs_shards_sum(&host->shards, PGS_COUNT_SCANNED);
+    allow(host, 0);
+    atomic_store_explicit(&steer->limit, steer->seen, memory_order_relaxed);
 }
 
 double pgs_steer_rate(struct pgshare_host *host)
@@ -94,37 +113,80 @@ void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns)
                               memory_order_relaxed);
 }
 
-/* Gives credit for the time that has passed, and takes what was spent. */
+static uint64_t limit_of(const struct pgs_steer *steer)
+{
+    const struct pgshare_scan_options *options = &steer->options;
+    uint64_t limit = steer->seen;
+
+    if (steer->credit > 0)
+        limit += (uint64_t)steer->credit;
+    if (options->cpu_ns && limit > steer->since + options->cpu_ns)
+        limit = steer->since + options->cpu_ns;
+    return limit;
+}
+
+/* Pages that are allowed at once. */
+static double grain(const struct pgs_steer *steer)
+{
+    double pages = (double)steer->options.pages_per_s / 10;
+
+    return pages < 1 ? 1 : pages > PGS_BLOCK ? PGS_BLOCK : pages;
+}
+
+static double at_most(double value, double limit)
+{
+    return value < limit ? value : limit;
+}
+
+/* CPU time and pages that may be spent at this instant: what was left, what time
+ * has brought, less what was spent since. */
+static double credit_at(struct pgshare_host *host, uint64_t now, uint64_t spent)
+{
+    const struct pgs_steer *steer = &host->policy->scan.steer;
+    double passed = (double)(now - steer->last_ns);
+
+    return at_most(steer->credit + passed * pgs_steer_rate(host) -
+                       (double)(spent - steer->seen),
+                   CREDIT_MAX_NS);
+}
+
+static double pages_at(struct pgshare_host *host, uint64_t now, uint64_t chosen)
+{
+    const struct pgs_steer *steer = &host->policy->scan.steer;
+    double passed = (double)(now - steer->last_ns) / (double)SECOND;
+    double rate = (double)steer->options.pages_per_s;
+
+    return at_most(steer->page_credit + passed * rate -
+                       (double)(chosen - steer->chosen),
+                   2 * grain(steer) + rate / 100);
+}
+
 static void settle(struct pgshare_host *host)
 {
     struct pgs_steer *steer = &host->policy->scan.steer;
     uint64_t now = pgs_now(&host->platform);
     uint64_t spent = atomic_load_explicit(&steer->spent, memory_order_relaxed);
     uint64_t chosen = pgs_shards_sum(&host->shards, PGS_COUNT_SCANNED);
-    double passed = (double)(now - steer->last_ns);
-    double pages = passed * (double)steer->options.pages_per_s / (double)SECOND;
-    int64_t room = (int64_t)(steer->options.pages_per_s / 100) + PGS_BLOCK;
 
-    /* what is less than a page is not lost */
-    if (steer->options.pages_per_s && pages < 1 && passed < (double)LOOK_NS &&
-        spent == steer->seen)
-        return;
-    steer->credit += (int64_t)(passed * pgs_steer_rate(host)) -
-                     (int64_t)(spent - steer->seen);
-    if (steer->credit > CREDIT_MAX_NS)
-        steer->credit = CREDIT_MAX_NS;
-    steer->page_credit += (int64_t)pages - (int64_t)(chosen - steer->chosen);
-    if (steer->page_credit > room)
-        steer->page_credit = room;
+    steer->credit = credit_at(host, now, spent);
+    steer->page_credit = pages_at(host, now, chosen);
     steer->last_ns = now;
     steer->seen = spent;
     steer->chosen = chosen;
+    atomic_store_explicit(&steer->limit, limit_of(steer), memory_order_relaxed);
+    allow(host, (int64_t)steer->page_credit);
 }
 
 static bool is_over(const struct pgs_steer *steer)
 {
     return steer->options.cpu_ns &&
            steer->seen - steer->since >= steer->options.cpu_ns;
+}
+
+bool pgs_steer_left(const struct pgs_steer *steer)
+{
+    return atomic_load_explicit(&steer->spent, memory_order_relaxed) <
+           atomic_load_explicit(&steer->limit, memory_order_relaxed);
 }
 
 bool pgs_steer_may(struct pgshare_host *host)
@@ -135,28 +197,37 @@ bool pgs_steer_may(struct pgshare_host *host)
         return false;
     settle(host);
     return steer->credit > 0 && !is_over(steer) &&
-           (!steer->options.pages_per_s || steer->page_credit > 0);
+           (!steer->options.pages_per_s || steer->page_credit >= grain(steer));
+}
+
+/* In so many ns there will be a slice of time and a grain of pages. */
+static double wait_for(struct pgshare_host *host, uint64_t now)
+{
+    const struct pgs_steer *steer = &host->policy->scan.steer;
+    double rate = pgs_steer_rate(host), pages, wait;
+    uint64_t chosen = pgs_shards_sum(&host->shards, PGS_COUNT_SCANNED);
+    uint64_t spent = atomic_load_explicit(&steer->spent, memory_order_relaxed);
+
+    wait = rate > 0 ? (SLICE_NS - credit_at(host, now, spent)) / rate
+                    : (double)LOOK_NS;
+    if (!steer->options.pages_per_s)
+        return wait;
+    pages = (grain(steer) - pages_at(host, now, chosen)) * (double)SECOND /
+            (double)steer->options.pages_per_s;
+    return pages > wait ? pages : wait;
 }
 
 uint64_t pgs_steer_due(struct pgshare_host *host)
 {
     struct pgs_steer *steer = &host->policy->scan.steer;
-    double rate, wait;
+    uint64_t now = pgs_now(&host->platform);
+    double wait;
 
     if (!(steer->options.flags & PGSHARE_SCAN_ON) || is_over(steer))
         return PGSHARE_FOREVER;
-    settle(host);
-    rate = pgs_steer_rate(host);
-    wait = rate > 0 ? (double)(SLICE_NS - steer->credit) / rate
-                    : (double)LOOK_NS;
-    if (steer->options.pages_per_s && steer->page_credit <= 0 &&
-        wait < (double)SLICE_NS)
-        wait = (double)SLICE_NS;
-    if (wait <= 0)
-        return 0;
-    if (wait > (double)LOOK_NS)
-        wait = (double)LOOK_NS;
-    return steer->last_ns + (uint64_t)wait;
+    wait = wait_for(host, now);
+    /* rounded up: who comes then finds what it came for */
+    return wait <= 0 ? 0 : now + 1 + (uint64_t)at_most(wait, (double)LOOK_NS);
 }
 
 static uint64_t shared_by_scans(struct pgshare_host *host)

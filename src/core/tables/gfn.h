@@ -19,7 +19,8 @@
  *                  HOLE       0
  *      bits 48-63  epoch: PRIVATE, HOLE: low bits of the domain's harvest epoch
  *                  in which an operation of ours made it so, with a mark; or of
- *                  a PRIVATE page, when the scanner comes back (policy/scan.h);
+ *                  a PRIVATE or SHARED page, when the scanner comes back if it
+ *                  is private then (policy/scan.h);
  *                  else 0
  *
  * BUSY is the word's lock, held across backend operations (that is what "in
