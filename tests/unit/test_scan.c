@@ -1,52 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The scanner: what passes find, what they look at, and what they leave. */
 #include "policy/policy.h"
-#include "unit/world.h"
-
-/* Like world_open(), with a change log or without. */
-static void open_scan(struct world *w, bool logged)
-{
-    struct world_options options = { .logged = logged };
-
-    world_open(w, &options);
-}
-
-static void fill(struct world *w, unsigned guest, uint64_t gfn, uint64_t count,
-                 uint64_t value)
-{
-    unsigned char page[PGSHARE_PAGE_SIZE];
-
-    for (uint64_t i = 0; i < count; i++) {
-        world_page(value + i, page);
-        ck_assert_int_eq(pgshare_mock_write_page(w->guest[guest], gfn + i,
-                                                 page),
-                         0);
-    }
-}
-
-/* One pass; answers how many pages it fingerprinted. */
-static uint64_t pass(struct world *w)
-{
-    uint64_t before = world_stats(w).scanned;
-
-    ck_assert_int_eq(pgshare_host_pass(w->host, 0), 0);
-    world_settle(w);
-    return world_stats(w).scanned - before;
-}
-
-static bool together(struct world *w, unsigned a, uint64_t gfn_a, unsigned b,
-                     uint64_t gfn_b)
-{
-    struct pgshare_gfn_info one = world_gfn(w, a, gfn_a);
-    struct pgshare_gfn_info two = world_gfn(w, b, gfn_b);
-
-    return one.state == PGSHARE_GFN_SHARED && one.frame == two.frame;
-}
-
-static uint64_t saved(struct world *w)
-{
-    return world_stats(w).saved;
-}
+#include "unit/passes.h"
 
 /* ---- blocks -------------------------------------------------------------- */
 
@@ -392,12 +347,6 @@ END_TEST
 
 /* ---- floors -------------------------------------------------------------- */
 
-static int set_floor(struct world *w, unsigned guest, uint64_t gfn,
-                     uint64_t count, uint32_t order)
-{
-    return pgshare_scan_floor(w->host, w->dom[guest], gfn, count, order);
-}
-
 START_TEST(test_nothing_below_the_floor_is_shared)
 {
     struct world w;
@@ -507,14 +456,6 @@ START_TEST(test_a_domain_may_go_while_its_batch_waits)
 END_TEST
 
 /* ---- steering ------------------------------------------------------------ */
-
-static struct pgshare_scan_info info_of(struct world *w)
-{
-    struct pgshare_scan_info info = { .size = sizeof(info) };
-
-    ck_assert_int_eq(pgshare_scan_info(w->host, &info), 0);
-    return info;
-}
 
 static void turns(struct world *w, unsigned n)
 {

@@ -202,9 +202,18 @@ void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns);
 /* Any thread. [gfn, gfn + count) is legal, order < PGSHARE_ORDERS. _NOMEM. */
 int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                   uint32_t order);
-/* The first part of a candidate, from page *at on, that may be shared: its
- * length, and *at where it begins; 0: no more. */
-uint32_t pgs_floor_next(const struct pgs_candidate *candidate, uint32_t *at);
+/* A part of a candidate that no floor forbids: whole blocks of `block` pages. */
+struct pgs_part {
+    uint32_t at;
+    uint32_t count; /* a multiple of `block` */
+    uint32_t block; /* the larger one of both sides' */
+};
+
+/* The first such part from page `at` on. False: there is no more. */
+bool pgs_floor_next(const struct pgs_candidate *candidate, uint32_t at,
+                    struct pgs_part *ret_part);
+/* Pages of the blocks in which the page's region is shared; 1: no floor. */
+uint32_t pgs_floor_size(const struct pgs_domain *domain, uint64_t gfn);
 
 /* ---- what a word says ---------------------------------------------------- */
 
