@@ -177,6 +177,19 @@ START_TEST(test_without_fingerprints_a_fused_backend_shares_no_blocks)
 }
 END_TEST
 
+START_TEST(test_pages_declared_free_have_no_floor)
+{
+    struct world w;
+
+    open_kept(&w, NULL, 9);
+    ck_assert_int_eq(pgshare_declare_free(w.host, w.dom[1], 100, 3),
+                     0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).zero_mappings, 3);
+    world_close(&w);
+}
+END_TEST
+
 static Suite *make(void)
 {
     Suite *suite = suite_create("floor");
@@ -199,6 +212,7 @@ static Suite *make(void)
                    test_a_secret_that_is_told_late_leaves_its_block_alone);
     tcase_add_test(apart,
                    test_without_fingerprints_a_fused_backend_shares_no_blocks);
+    tcase_add_test(apart, test_pages_declared_free_have_no_floor);
     return suite;
 }
 

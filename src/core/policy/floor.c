@@ -99,6 +99,10 @@ static void cut_both(const struct pgs_candidate *c, struct pgs_part *part)
 bool pgs_floor_next(const struct pgs_candidate *c, uint32_t at,
                     struct pgs_part *ret_part)
 {
+    if (c->flags & PGS_EXTENT_FREE) { /* who gives pages up, knows */
+        *ret_part = (struct pgs_part){ at, c->count - at, 1 };
+        return at < c->count;
+    }
     for (; at < c->count; at++) {
         *ret_part = (struct pgs_part){ .at = at, .count = c->count - at };
         cut_both(c, ret_part);
