@@ -82,8 +82,9 @@ START_TEST(test_the_scanner_leaves_a_block_alone_that_changed_meanwhile)
     world_settle(&w);
     ck_assert_uint_ge(world_stats(&w).different, 1);
     ck_assert_uint_eq(saved(&w), 0);
-    fill(&w, 0, 21, 1, 1021);
     pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    fill(&w, 0, 21, 1, 1021);
     pass(&w);
     ck_assert_uint_eq(saved(&w), 16);
     world_close(&w);
@@ -177,6 +178,52 @@ START_TEST(test_without_fingerprints_a_fused_backend_shares_no_blocks)
 }
 END_TEST
 
+/* ---- whose pages they are ------------------------------------------------- */
+
+START_TEST(test_a_run_that_the_floor_forbids_leaves_its_pages_to_another)
+{
+    struct world_options options = { .logged = _i };
+    struct world w;
+
+    open_kept(&w, &options, 4);
+    fill(&w, 0, 0, WORLD_PAGES, 200000);
+    /* 64 pages, of which all are 8 away from where they may be, … */
+    fill(&w, 1, 64, 64, 5000);
+    fill(&w, 0, 8, 64, 5000);
+    fill(&w, 0, 256, 16, 5000); /* … and 16 of them once more */
+    pass(&w);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 16);
+    for (unsigned i = 0; i < 16; i++)
+        ck_assert(together(&w, 0, 256 + i, 1, 64 + i));
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_what_the_floor_forbids_is_known_until_it_is_lowered)
+{
+    struct world_options options = { .logged = true };
+    struct world w;
+
+    open_kept(&w, &options, 4);
+    fill(&w, 1, 21, 1, 77);
+    pass(&w);
+    ck_assert_uint_eq(pass(&w), 0);
+    fill(&w, 1, 21, 1, 1021);
+    ck_assert_uint_eq(pass(&w), 1);
+    ck_assert_uint_eq(saved(&w), 16);
+    fill(&w, 1, 100, 1, 1100);
+    pass(&w);
+    ck_assert_uint_eq(pass(&w), 0);
+    ck_assert_uint_eq(saved(&w), 16);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 1, 0), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 1, 0), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 17);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_pages_declared_free_have_no_floor)
 {
     struct world w;
@@ -194,6 +241,7 @@ static Suite *make(void)
 {
     Suite *suite = suite_create("floor");
     TCase *apart = pgs_tcase(suite, "apart");
+    TCase *whose = pgs_tcase(suite, "whose");
 
     tcase_add_loop_test(apart,
                         test_a_block_that_one_page_differs_in_is_left_alone, 0,
@@ -213,6 +261,11 @@ static Suite *make(void)
     tcase_add_test(apart,
                    test_without_fingerprints_a_fused_backend_shares_no_blocks);
     tcase_add_test(apart, test_pages_declared_free_have_no_floor);
+    tcase_add_loop_test(
+        whose, test_a_run_that_the_floor_forbids_leaves_its_pages_to_another, 0,
+        2);
+    tcase_add_test(whose,
+                   test_what_the_floor_forbids_is_known_until_it_is_lowered);
     return suite;
 }
 

@@ -9,7 +9,8 @@
  * match is grown in both directions, page by page, whatever its alignment, until
  * fingerprints differ; the largest aligned block within the run is the order
  * of its anchor. Runs go by that order, highest first, then by length, and take
- * the pages that no run before them took; single pages are the last.
+ * the pages that no run before them took and no floor forbids to them; single
+ * pages are the last.
  *
  * Content sits at distances that are no multiples of a block in real guests,
  * and one page that was written breaks a block, but not the rest of the run: it
@@ -37,6 +38,13 @@ uint32_t pgs_blocks_order(uint64_t first, uint64_t count)
 }
 
 /* ---- growth -------------------------------------------------------------- */
+
+/* Of the blocks in which a floor keeps the page; 1: none does. */
+static uint32_t size_at(const struct pgs_match *match, uint32_t page)
+{
+    return pgs_floor_size(pgs_page_domain(match->host, page),
+                          pgs_page_gfn(match->host, page));
+}
 
 /* What is known of a page of the batch's chunk: by the batch, or its word. */
 static uint32_t print_at(const struct pgs_match *match, uint32_t page)
@@ -93,35 +101,52 @@ static void grow(struct pgs_match *match, struct pgs_run *run)
     }
 }
 
-/* The length of a run that the page is part of at this distance, or 0. The last
- * ones are looked at first, since pages come in order. */
-static uint32_t covered(const struct pgs_match *match, uint32_t client,
-                        uint32_t source)
+/* Does the floor of either side let the run share this page? Ordinals have the
+ * alignment of GFNs. */
+static bool is_allowed(const struct pgs_match *match, const struct pgs_run *run,
+                       uint32_t client)
+{
+    uint32_t source = run->source + (client - run->client);
+    uint32_t ours = size_at(match, client), theirs = size_at(match, source);
+    uint32_t large = ours < theirs ? theirs : ours;
+    uint32_t small = ours < theirs ? ours : theirs;
+    uint32_t first = client - ((ours < theirs ? source : client) & (large - 1));
+
+    return !((client ^ source) & (small - 1)) &&
+           (uint64_t)first - run->client + large <= run->count &&
+           first >= run->client;
+}
+
+/* A run that the page is part of at this distance, or NULL. The last ones are
+ * looked at first, since pages come in order. */
+static const struct pgs_run *covered(const struct pgs_match *match,
+                                     uint32_t client, uint32_t source)
 {
     for (uint32_t i = match->n_runs; i-- > 0;) {
         const struct pgs_run *run = &match->runs[i];
 
         if (client - run->client < run->count &&
             client - run->client == source - run->source)
-            return run->count;
+            return run;
     }
-    return 0;
+    return NULL;
 }
 
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source)
 {
     struct pgs_run run = { .client = client, .source = source, .count = 1 };
-    uint32_t count = covered(match, client, source);
+    const struct pgs_run *old = covered(match, client, source);
 
-    if (count)
-        return count;
-    if (match->n_runs == PGS_RUNS_MAX)
-        pgs_blocks_share(match);
-    grow(match, &run);
-    run.order = pgs_blocks_order(run.client, run.count);
-    match->runs[match->n_runs++] = run;
-    return run.count;
+    if (!old) {
+        if (match->n_runs == PGS_RUNS_MAX)
+            pgs_blocks_share(match);
+        grow(match, &run);
+        run.order = pgs_blocks_order(run.client, run.count);
+        old = &match->runs[match->n_runs];
+        match->runs[match->n_runs++] = run;
+    }
+    return is_allowed(match, old, client) ? old->count : 0;
 }
 
 /* ---- who goes first ------------------------------------------------------ */
@@ -159,6 +184,17 @@ static void take(struct pgs_match *match, uint32_t page)
         match->taken[i / 64] |= UINT64_C(1) << i % 64;
 }
 
+/* What a floor forbids to this run may be another's. */
+static void take_allowed(struct pgs_match *match, const struct pgs_candidate *c,
+                         uint32_t client)
+{
+    struct pgs_part part = { .at = 0 };
+
+    while (pgs_floor_next(c, part.at + part.count, &part))
+        for (uint32_t i = part.at; i < part.at + part.count; i++)
+            take(match, client + i);
+}
+
 static void share_part(struct pgs_match *match, const struct pgs_run *run,
                        uint32_t at, uint32_t n)
 {
@@ -174,8 +210,7 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
         .object = pgs_scan_key(print, match->domain->group),
     };
 
-    for (uint32_t i = at; i < at + n; i++)
-        take(match, run->client + i);
+    take_allowed(match, &candidate, run->client + at);
     pgs_candidate_try(host, &candidate, match->budget);
 }
 

@@ -7,6 +7,8 @@
  * it gains, the embedder sets a floor: within these regions of 2 MiB no page is
  * shared but as part of an aligned block of 2^order pages that is shared whole.
  * A domain has a byte for each of its regions from when the first floor is set.
+ * Pages that no candidate could have because of it are known and not looked at
+ * again, until it is lowered: then all that is known in the region is forgotten.
  *
  * Both sides of a candidate have floors, and they need not lie alike. What is
  * cut here are candidates; the protocol sees to it that blocks whose pages turn
@@ -15,6 +17,38 @@
 #include "policy/policy.h"
 
 #define REGION PGSHARE_EXTENT_MAX
+
+/* What has been looked at in this region is looked at again: it was not shared
+ * because of the floor, perhaps. A page in flight is by then part of what is
+ * tried, or changed. */
+static void forget_region(struct pgs_domain *domain, uint64_t gfn)
+{
+    const uint64_t index = UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+    uint32_t page = pgs_page_of(domain, gfn);
+
+    for (uint32_t i = 0; page != PGS_PAGE_NONE && i < REGION; i++) {
+        _Atomic uint64_t *at = pgs_word_at(&domain->host->chunks, page + i);
+        uint64_t word = atomic_load_explicit(at, memory_order_relaxed);
+
+        while (pgs_word_state(word) == PGS_PRIVATE && word & index &&
+               !(word & (PGS_BUSY | PGS_ATTR_VOLATILE)) &&
+               !atomic_compare_exchange_weak_explicit(
+                   at, &word, word & ~index, memory_order_relaxed,
+                   memory_order_relaxed)) {
+        }
+    }
+}
+
+/* Domain locked. */
+static void set_region(struct pgs_domain *domain, _Atomic uint8_t *floor,
+                       uint64_t gfn, uint32_t order)
+{
+    uint8_t was = atomic_exchange_explicit(floor, (uint8_t)order,
+                                           memory_order_relaxed);
+
+    if (order < was)
+        forget_region(domain, gfn);
+}
 
 int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                   uint32_t order)
@@ -30,8 +64,7 @@ int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
     }
     if (floors)
         for (uint64_t i = gfn / REGION; i <= (gfn + count - 1) / REGION; i++)
-            atomic_store_explicit(&floors[i], (uint8_t)order,
-                                  memory_order_relaxed);
+            set_region(domain, &floors[i], i * REGION, order);
     pgs_mutex_unlock(&domain->lock);
     return floors || !order ? 0 : PGSHARE_ERR_NOMEM;
 }

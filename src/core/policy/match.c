@@ -127,10 +127,10 @@ static void tell_different(struct pgs_match *match,
     for (uint32_t k = 0; match->batch && k < extent->count; k++) {
         uint32_t i = extent->client.page + k - match->batch->page;
 
-        if (extent->result[k] != PGSHARE_ERR_DIFFERENT ||
+        if ((extent->result[k] != PGSHARE_ERR_DIFFERENT &&
+             extent->result[k] != PGS_EXTENT_APART) ||
             i >= match->batch->count)
             continue;
-        match->different[i / 64] |= UINT64_C(1) << i % 64;
         match->taken[i / 64] &= ~(UINT64_C(1) << i % 64);
     }
 }
@@ -341,6 +341,8 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
         return share_zeroes(match, k);
     if (!is_given_up(match, key_of(match, print)))
         found = look_up(match, k, &copies);
+    if (found == FOUND_MATCH)
+        match->matched[batch->at[k] / 64] |= UINT64_C(1) << batch->at[k] % 64;
     if (found == FOUND_NONE || found == FOUND_SELF) {
         if (!note(match, k, print))
             return 1;
@@ -352,15 +354,16 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
     return 1;
 }
 
-/* Pages that were proposed and are equal to none: now they are known. */
-static void note_different(struct pgs_match *match)
+/* Pages with an equal that are part of no candidate, since they turned out to
+ * differ, or a floor forbids it: now they are known. */
+static void note_left(struct pgs_match *match)
 {
     const struct pgs_batch *batch = match->batch;
 
     for (uint32_t k = 0; k < batch->n; k++) {
         uint32_t i = batch->at[k];
 
-        if ((match->different[i / 64] & ~match->taken[i / 64]) >> i % 64 & 1)
+        if ((match->matched[i / 64] & ~match->taken[i / 64]) >> i % 64 & 1)
             note(match, k, match->print[i]);
     }
 }
@@ -385,7 +388,7 @@ void pgs_match_batch(struct pgs_match *match)
     sweep(match);
     pgs_index_reserve(index, batch->n);
     memset(match->taken, 0, sizeof(match->taken));
-    memset(match->different, 0, sizeof(match->different));
+    memset(match->matched, 0, sizeof(match->matched));
     match->steps = STEPS_MAX;
     match->n_runs = 0;
     match->batches++;
@@ -394,6 +397,6 @@ void pgs_match_batch(struct pgs_match *match)
     for (uint32_t k = 0; k < batch->n;)
         k += look_at(match, k);
     pgs_blocks_share(match);
-    note_different(match);
+    note_left(match);
     match->batch = NULL;
 }

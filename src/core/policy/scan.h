@@ -76,7 +76,7 @@ struct pgs_match {
     struct pgs_run runs[PGS_RUNS_MAX];
     uint32_t print[PGS_BLOCK];      /* by offset; 0: not looked at, or failed */
     uint64_t taken[PGS_BLOCK / 64]; /* by offset: part of a candidate */
-    uint64_t different[PGS_BLOCK / 64];  /* by offset: it was not equal */
+    uint64_t matched[PGS_BLOCK / 64]; /* by offset: an equal was proposed */
     struct pgs_seek seek[PGS_BLOCK];     /* [n] where it may be indexed */
     struct pgs_seek old_seek[PGS_BLOCK]; /* [n] where it was */
     uint32_t batches; /* that have been looked at */
@@ -171,7 +171,8 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                      uint32_t print);
 
 /* Page `client` may equal page `source`: grows a run from there, unless it is
- * part of one at that distance already. Answers its length. */
+ * part of one at that distance already. Answers its length; 0: it is one with
+ * which a floor does not let this page be shared. */
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source);
 /* The runs become candidates, those with the largest blocks first. */
