@@ -200,6 +200,135 @@ START_TEST(test_a_run_that_the_floor_forbids_leaves_its_pages_to_another)
 }
 END_TEST
 
+/* ---- blocks that come together again -------------------------------------- */
+
+static void open_equal(struct world *w, bool logged, uint32_t order)
+{
+    open_scan(w, logged);
+    ck_assert_int_eq(set_floor(w, 0, 0, WORLD_PAGES, order), 0);
+    ck_assert_int_eq(set_floor(w, 1, 0, WORLD_PAGES, order), 0);
+    pass(w);
+    ck_assert_uint_eq(saved(w), WORLD_PAGES);
+}
+
+START_TEST(test_pages_that_left_a_block_come_back_to_it)
+{
+    struct pgshare_host_stats before, after;
+    struct world w;
+
+    open_equal(&w, _i, 4);
+    fill(&w, 1, 100, 1, 7); /* in the midst, at the ends, and on the other side */
+    fill(&w, 1, 106, 1, 8);
+    fill(&w, 1, 160, 1, 9);
+    fill(&w, 1, 255, 1, 10);
+    fill(&w, 0, 300, 1, 11);
+    before = world_stats(&w);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 5);
+    fill(&w, 1, 100, 1, 1100);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 5); /* 106 is missing yet */
+    fill(&w, 1, 106, 1, 1106);
+    fill(&w, 1, 160, 1, 1160);
+    fill(&w, 1, 255, 1, 1255);
+    fill(&w, 0, 300, 1, 1300);
+    pass(&w);
+    after = world_stats(&w);
+    ck_assert_uint_eq(after.saved, WORLD_PAGES);
+    ck_assert(together(&w, 0, 106, 1, 106));
+    /* what was there already is not counted again */
+    ck_assert_uint_eq(after.order_pages[0] - before.order_pages[0], 5);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_block_is_not_whole_with_a_page_that_is_shared_elsewhere)
+{
+    struct pgshare_share_request request = {
+        .size = sizeof(request),
+        .flags = PGSHARE_SHARE_MARK,
+        .source_gfn = 300,
+        .client_gfn = 25,
+        .count = 1,
+    };
+    struct world w;
+
+    open_equal(&w, _i, 4);
+    request.source_dom = w.dom[0];
+    request.client_dom = w.dom[1];
+    fill(&w, 0, 300, 1, 5);
+    fill(&w, 1, 25, 1, 5);
+    ck_assert_int_eq(pgshare_share(w.host, &request, NULL), 0);
+    fill(&w, 1, 20, 1, 7);
+    pass(&w);
+    fill(&w, 1, 20, 1, 1020);
+    pass(&w);
+    ck_assert_int_eq(world_gfn(&w, 1, 20).state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(world_stats(&w).different, 0); /* it was not tried */
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_block_of_zeroes_comes_together_again)
+{
+    struct world w;
+
+    open_kept(&w, &(struct world_options){ .logged = _i }, 4);
+    for (unsigned i = 32; i < 64; i++)
+        fill(&w, 1, i, 1, 0);
+    fill(&w, 1, 40, 1, 1);
+    pass(&w);
+    ck_assert_uint_eq(world_stats(&w).zero_mappings, 16);
+    fill(&w, 1, 50, 1, 2);
+    fill(&w, 1, 60, 1, 3);
+    pass(&w);
+    fill(&w, 1, 40, 1, 0);
+    fill(&w, 1, 50, 1, 0);
+    fill(&w, 1, 60, 1, 0);
+    pass(&w);
+    ck_assert_uint_eq(world_stats(&w).zero_mappings, 32);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_zeroes_that_the_floor_forbids_are_part_of_other_blocks)
+{
+    struct world w;
+
+    open_kept(&w, &(struct world_options){ .logged = _i }, 4);
+    fill(&w, 0, 24, 1, 0);
+    fill(&w, 1, 24, 1, 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 16);
+    ck_assert(together(&w, 0, 24, 1, 24));
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_run_goes_back_to_where_its_block_begins)
+{
+    struct world_options options = { .logged = _i, .frames = 8 * WORLD_PAGES };
+    struct world w;
+
+    open_kept(&w, &options, 9);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(pgshare_mock_populate(w.guest[i], WORLD_PAGES,
+                                               WORLD_PAGES),
+                         0);
+        ck_assert_int_eq(set_floor(&w, i, WORLD_PAGES, WORLD_PAGES, 9), 0);
+        fill(&w, i, 0, WORLD_GFNS, 1000);
+    }
+    fill(&w, 1, 100, 1, 7);
+    fill(&w, 1, 1000, 1, 8);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    fill(&w, 1, 100, 1, 1100);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_what_the_floor_forbids_is_known_until_it_is_lowered)
 {
     struct world_options options = { .logged = true };
@@ -242,6 +371,7 @@ static Suite *make(void)
     Suite *suite = suite_create("floor");
     TCase *apart = pgs_tcase(suite, "apart");
     TCase *whose = pgs_tcase(suite, "whose");
+    TCase *again = pgs_tcase(suite, "again");
 
     tcase_add_loop_test(apart,
                         test_a_block_that_one_page_differs_in_is_left_alone, 0,
@@ -266,6 +396,18 @@ static Suite *make(void)
         2);
     tcase_add_test(whose,
                    test_what_the_floor_forbids_is_known_until_it_is_lowered);
+    tcase_add_loop_test(again, test_pages_that_left_a_block_come_back_to_it, 0,
+                        2);
+    tcase_add_loop_test(
+        again, test_a_block_is_not_whole_with_a_page_that_is_shared_elsewhere, 0,
+        2);
+    tcase_add_loop_test(again, test_a_block_of_zeroes_comes_together_again, 0,
+                        2);
+    tcase_add_loop_test(
+        again, test_zeroes_that_the_floor_forbids_are_part_of_other_blocks, 0,
+        2);
+    tcase_add_loop_test(again, test_a_run_goes_back_to_where_its_block_begins,
+                        0, 2);
     return suite;
 }
 

@@ -14,12 +14,17 @@
  *
  * Content sits at distances that are no multiples of a block in real guests,
  * and one page that was written breaks a block, but not the rest of the run: it
- * is then two runs, and one again when the page matches again.
+ * is then two runs, and one again when the page matches again. If the others are
+ * shared by then, that page is a run by itself; but where a floor keeps blocks
+ * whole, it grows over those that are shared where they belong, up to the ends
+ * of its block.
  *
  * A guest can make many pages that look alike, so growth has a number of steps
  * for each batch; when they are used up, each page stands alone.
  */
 #include "policy/policy.h"
+
+#include "mechanism/lookup.h"
 
 #define ORDER_MAX (PGSHARE_ORDERS - 1u)
 
@@ -59,6 +64,34 @@ static uint32_t print_at(const struct pgs_match *match, uint32_t page)
     return pgs_scan_is_plain(match->domain, word) ? pgs_word_index(word) : 0;
 }
 
+/* The name of the frame that the page maps, or 0. */
+static uint64_t frame_at(const struct pgs_match *match, uint32_t page)
+{
+    struct pgs_lookup lookup;
+    uint32_t frame;
+    uint64_t word = atomic_load_explicit(
+        pgs_word_at(&match->host->chunks, page), memory_order_acquire);
+
+    if (word & PGS_BUSY || pgs_word_state(word) != PGS_SHARED)
+        return 0;
+    if (pgs_word_index(word) == PGS_NODE_ZERO)
+        return PGS_NAME_ZERO;
+    pgs_lookup_begin(&lookup, match->host);
+    frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
+    pgs_lookup_end(&lookup);
+    return frame == PGS_NONE ? 0 : PGS_NAME_FIRST + frame;
+}
+
+/* Does the client map what the source maps? */
+static bool is_shared(const struct pgs_match *match, uint32_t client,
+                      uint32_t source)
+{
+    uint64_t frame = frame_at(match, client);
+
+    return frame && frame == (source == PGS_PAGE_NONE ? PGS_NAME_ZERO
+                                                      : frame_at(match, source));
+}
+
 /* Do two pages, both of chunks that the run is in already, match? */
 static bool is_match(struct pgs_match *match, uint32_t client, uint32_t source)
 {
@@ -67,6 +100,8 @@ static bool is_match(struct pgs_match *match, uint32_t client, uint32_t source)
 
     if (!print)
         return false;
+    if (source == PGS_PAGE_NONE)
+        return print == pgs_scan_print(match->domain->zero);
     word = atomic_load_explicit(pgs_word_at(&match->host->chunks, source),
                                 memory_order_acquire);
     if ((word & PGS_NOT_PLAIN) == PGS_PRIVATE)
@@ -79,26 +114,62 @@ static bool is_first_of_chunk(uint32_t page)
     return !(page & (PGS_CHUNK_GFNS - 1));
 }
 
+/* Is the page kept in one block with the one before it? */
+static bool is_kept(const struct pgs_match *match, uint32_t client,
+                    uint32_t source)
+{
+    return client & (size_at(match, client) - 1) ||
+           (source != PGS_PAGE_NONE && source & (size_at(match, source) - 1));
+}
+
+/* The source of the i-th page. */
+static uint32_t source_at(const struct pgs_run *run, uint32_t i)
+{
+    return run->source == PGS_PAGE_NONE ? PGS_PAGE_NONE : run->source + i;
+}
+
+static void grow_forward(struct pgs_match *match, struct pgs_run *run)
+{
+    while (run->count < PGS_BLOCK && match->steps) {
+        uint32_t client = run->client + run->count;
+        uint32_t source = source_at(run, run->count);
+
+        if (is_first_of_chunk(client) || is_first_of_chunk(source))
+            break;
+        match->steps--;
+        if (!is_match(match, client, source) &&
+            !(is_kept(match, client, source) &&
+              is_shared(match, client, source)))
+            break;
+        run->count++;
+    }
+}
+
+/* A run that is long enough grows to where its first block begins. */
+static void grow_backward(struct pgs_match *match, struct pgs_run *run)
+{
+    while (match->steps && !is_first_of_chunk(run->client) &&
+           !is_first_of_chunk(run->source)) {
+        uint32_t client = run->client - 1;
+        uint32_t source = source_at(run, UINT32_MAX);
+
+        if (run->count >= PGS_BLOCK && !is_kept(match, run->client, run->source))
+            break;
+        match->steps--;
+        if (!is_match(match, client, source) &&
+            !(is_kept(match, run->client, run->source) &&
+              is_shared(match, client, source)))
+            break;
+        run->client = client;
+        run->source = source;
+        run->count++;
+    }
+}
+
 static void grow(struct pgs_match *match, struct pgs_run *run)
 {
-    while (run->count < PGS_BLOCK && match->steps &&
-           !is_first_of_chunk(run->client + run->count) &&
-           !is_first_of_chunk(run->source + run->count)) {
-        match->steps--;
-        if (!is_match(match, run->client + run->count,
-                      run->source + run->count))
-            break;
-        run->count++;
-    }
-    while (run->count < PGS_BLOCK && match->steps &&
-           !is_first_of_chunk(run->client) && !is_first_of_chunk(run->source)) {
-        match->steps--;
-        if (!is_match(match, run->client - 1, run->source - 1))
-            break;
-        run->client--;
-        run->source--;
-        run->count++;
-    }
+    grow_forward(match, run);
+    grow_backward(match, run);
 }
 
 /* Does the floor of either side let the run share this page? Ordinals have the
@@ -201,8 +272,6 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
     struct pgshare_host *host = match->host;
     uint32_t print = print_at(match, run->client + at);
     struct pgs_candidate candidate = {
-        .source = pgs_page_domain(host, run->source),
-        .source_gfn = pgs_page_gfn(host, run->source + at),
         .client = match->domain,
         .client_gfn = pgs_page_gfn(host, run->client + at),
         .count = n,
@@ -210,6 +279,10 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
         .object = pgs_scan_key(print, match->domain->group),
     };
 
+    if (run->source != PGS_PAGE_NONE) {
+        candidate.source = pgs_page_domain(host, run->source);
+        candidate.source_gfn = pgs_page_gfn(host, run->source + at);
+    }
     take_allowed(match, &candidate, run->client + at);
     pgs_candidate_try(host, &candidate, match->budget);
 }
@@ -236,6 +309,16 @@ void pgs_blocks_share(struct pgs_match *match)
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);
     match->n_runs = 0;
+}
+
+void pgs_blocks_zeroes(struct pgs_match *match, uint32_t client, uint32_t count)
+{
+    struct pgs_run run = { .client = client, .source = PGS_PAGE_NONE,
+                           .count = count };
+
+    if (size_at(match, client) > 1)
+        grow(match, &run);
+    share_run(match, &run);
 }
 
 /* ---- statistics ---------------------------------------------------------- */

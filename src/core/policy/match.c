@@ -176,9 +176,9 @@ static uint32_t key_of(const struct pgs_match *match, uint32_t print)
     return (uint32_t)pgs_scan_key(print, match->domain->group);
 }
 
-static void take(struct pgs_match *match, uint32_t i)
+static void set_matched(struct pgs_match *match, uint32_t i)
 {
-    match->taken[i / 64] |= UINT64_C(1) << i % 64;
+    match->matched[i / 64] |= UINT64_C(1) << i % 64;
 }
 
 /* What was not written needs no look: it is in the index. What keeps changing
@@ -247,19 +247,13 @@ static void forget_old(struct pgs_match *match)
 static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
 {
     const struct pgs_batch *batch = match->batch;
-    struct pgs_candidate candidate = {
-        .client = match->domain,
-        .client_gfn = batch->gfn + batch->at[k],
-        .cause = PGSHARE_CAUSE_SCAN,
-    };
-    uint32_t n = 0;
+    uint32_t first = batch->at[k], n = 0;
 
     for (; k + n < batch->n && batch->ids[k + n] == match->domain->zero &&
-           batch->at[k + n] == batch->at[k] + n;
+           batch->at[k + n] == first + n;
          n++)
-        take(match, batch->at[k + n]);
-    candidate.count = n;
-    pgs_candidate_try(match->host, &candidate, match->budget);
+        set_matched(match, first + n);
+    pgs_blocks_zeroes(match, batch->page + first, n);
     return n;
 }
 
@@ -342,7 +336,7 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
     if (!is_given_up(match, key_of(match, print)))
         found = look_up(match, k, &copies);
     if (found == FOUND_MATCH)
-        match->matched[batch->at[k] / 64] |= UINT64_C(1) << batch->at[k] % 64;
+        set_matched(match, batch->at[k]);
     if (found == FOUND_NONE || found == FOUND_SELF) {
         if (!note(match, k, print))
             return 1;

@@ -175,6 +175,9 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
  * which a floor does not let this page be shared. */
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source);
+/* Pages of zeroes become candidates at once. */
+void pgs_blocks_zeroes(struct pgs_match *match, uint32_t client,
+                       uint32_t count);
 /* The runs become candidates, those with the largest blocks first. */
 void pgs_blocks_share(struct pgs_match *match);
 /* The largest aligned block in [first, first + count). */
