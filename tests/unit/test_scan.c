@@ -157,6 +157,64 @@ START_TEST(test_copies_within_one_guest_and_zeroes_are_shared)
 }
 END_TEST
 
+/* ---- passes -------------------------------------------------------------- */
+
+static uint64_t scanned_by(struct world *w, const uint64_t *doms, unsigned n)
+{
+    uint64_t before = world_stats(w).scanned;
+
+    for (unsigned i = 0; i < n; i++)
+        ck_assert_int_eq(pgshare_host_pass(w->host, doms[i]), 0);
+    world_settle(w);
+    return world_stats(w).scanned - before;
+}
+
+START_TEST(test_no_pass_that_was_asked_for_is_lost)
+{
+    struct world w;
+    uint64_t a, b;
+
+    open_scan(&w, false);
+    a = w.dom[0];
+    b = w.dom[1];
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ a, b }, 2), 2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 2);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b, a, b }, 3),
+                      2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 4);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b, 0, a }, 3),
+                      2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 5);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b }, 1), WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 6);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_who_asks_again_and_again_does_not_keep_others_waiting)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct world w;
+    uint64_t before;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    before = world_stats(&w).scanned;
+    for (unsigned i = 0; i < 20; i++) {
+        ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[0]), 0);
+        ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[1]), 0);
+        ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    }
+    ck_assert_uint_ge(info_of(&w).passes, 4);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_uint_ge(pgs_domain_of(w.host, w.dom[i])->scans,
+                          info_of(&w).passes / 2);
+    ck_assert_uint_gt(world_stats(&w).scanned, before);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- what is looked at --------------------------------------------------- */
 
 START_TEST(test_after_the_first_pass_only_what_was_written_is_looked_at)
@@ -567,6 +625,9 @@ static Suite *make(void)
     tcase_add_loop_test(blocks,
                         test_copies_within_one_guest_and_zeroes_are_shared, 0,
                         2);
+    tcase_add_test(chosen, test_no_pass_that_was_asked_for_is_lost);
+    tcase_add_test(chosen,
+                   test_who_asks_again_and_again_does_not_keep_others_waiting);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(

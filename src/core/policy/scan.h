@@ -110,6 +110,7 @@ struct pgs_scan {
     uint32_t slot;         /* domain that is walked; 0: no pass is under way */
     uint64_t gfn;          /* from here on */
     bool all;              /* go on with the next domain */
+    uint32_t last;         /* the runner: slot that was asked for last */
     bool steered;          /* begun by steering, not asked for */
     bool begun;            /* the runner: this run has begun such a pass */
     uint32_t out;          /* batches between walk and end */
@@ -117,7 +118,10 @@ struct pgs_scan {
     struct pgs_batch *free;
     struct pgs_batch *done;
     struct pgs_batch **done_last;
-    _Atomic uint64_t wanted; /* a handle, UINT64_MAX: all, 0: none */
+    /* Passes that are asked for: one bit for each slot, bit 0 for all. Invariant:
+     * n_wanted ≥ bits set; equal when nobody is asking. */
+    _Atomic uint64_t wanted[PGS_SLOTS / 64];
+    _Atomic uint32_t n_wanted;
     _Atomic uint64_t passes; /* that have ended */
     _Atomic uint64_t looked; /* pages walked over in this pass */
     _Atomic uint64_t chosen; /* pages fingerprinted in this pass */
