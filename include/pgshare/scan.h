@@ -56,10 +56,10 @@ struct pgshare_scan_info {
     uint64_t passes;   /**< that have ended */
     uint32_t active;   /**< 1: a pass is under way */
     uint32_t rate_ppm; /**< of a core, that steering allows now */
-    uint64_t tracked;  /**< pages that a pass over all has to go through */
-    uint64_t looked;   /**< of the pass under way, or of the last: GFNs gone
-                        *   through, … */
-    uint64_t scanned;  /**< … and fingerprinted */
+    uint64_t tracked;  /**< of the pass under way, or of the last: pages that
+                        *   it has to go through, of a domain or of all, … */
+    uint64_t looked;   /**< … pages gone through so far, never more, … */
+    uint64_t scanned;  /**< … and pages fingerprinted */
     uint64_t cpu_ns;   /**< CPU time spent so far, by all threads */
     uint64_t yield;    /**< of the last pass: pages shared per second of CPU
                         *   time */

@@ -215,6 +215,35 @@ START_TEST(test_who_asks_again_and_again_does_not_keep_others_waiting)
 }
 END_TEST
 
+START_TEST(test_progress_is_of_the_pass_and_ends_at_all_its_pages)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_int_eq(pgshare_mock_populate(w.guest[1], 700, 100), 0);
+    pass(&w); /* 0 … 511 of both, and these; all else are holes */
+    ck_assert_uint_eq(info_of(&w).tracked, 2 * WORLD_PAGES + 100);
+    ck_assert_uint_eq(info_of(&w).looked, 2 * WORLD_PAGES + 100);
+    ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[1]), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    ck_assert_uint_eq(info_of(&w).active, 1);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_lt(info_of(&w).looked, WORLD_PAGES + 100);
+    world_settle(&w);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_eq(info_of(&w).looked, WORLD_PAGES + 100);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[1]), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ w.dom[0] }, 1),
+                      _i ? 0 : WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- what is looked at --------------------------------------------------- */
 
 START_TEST(test_after_the_first_pass_only_what_was_written_is_looked_at)
@@ -628,6 +657,8 @@ static Suite *make(void)
     tcase_add_test(chosen, test_no_pass_that_was_asked_for_is_lost);
     tcase_add_test(chosen,
                    test_who_asks_again_and_again_does_not_keep_others_waiting);
+    tcase_add_loop_test(
+        chosen, test_progress_is_of_the_pass_and_ends_at_all_its_pages, 0, 2);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(

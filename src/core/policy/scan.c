@@ -249,7 +249,7 @@ static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
 
     if (!batch)
         return false;
-    atomic_fetch_add_explicit(&scan->looked, batch->count,
+    atomic_fetch_add_explicit(&scan->looked, batch->pages,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&scan->chosen, batch->n, memory_order_relaxed);
     policy->progress.scanned += batch->n;
@@ -273,8 +273,12 @@ static void begin(struct pgshare_host *host, uint32_t slot, bool all,
 {
     struct pgs_scan *scan = &host->policy->scan;
 
+    struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
+                                                     memory_order_seq_cst);
+
     pgs_mutex_lock(&scan->lock);
     scan->all = all;
+    scan->only = domain ? domain->handle : UINT64_MAX;
     scan->slot = slot;
     scan->gfn = 0;
     scan->steered = steered;
@@ -373,7 +377,8 @@ bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)
     return left || is_wanted(scan);
 }
 
-void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info)
+uint64_t pgs_scan_tell(struct pgshare_host *host,
+                       struct pgshare_scan_info *info)
 {
     struct pgs_scan *scan = &host->policy->scan;
     const struct pgs_steer *steer = &scan->steer;
@@ -388,6 +393,7 @@ void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info)
     info->scanned = atomic_load_explicit(&scan->chosen, memory_order_relaxed);
     info->cpu_ns = atomic_load_explicit(&steer->spent, memory_order_relaxed);
     info->yield = (uint64_t)steer->yield;
+    return scan->all ? 0 : scan->only;
 }
 
 uint64_t pgs_scan_due(struct pgshare_host *host)

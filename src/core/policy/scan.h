@@ -46,6 +46,7 @@ struct pgs_batch {
     uint32_t page; /* ordinal of the first GFN */
     uint32_t count;
     uint32_t turn;           /* pgs_domain::scans */
+    uint32_t pages;          /* GFNs that have memory */
     uint32_t n;              /* pages chosen */
     uint32_t first;          /* of those, the first one's offset */
     bool logged;             /* the change log has chosen */
@@ -110,6 +111,7 @@ struct pgs_scan {
     uint32_t slot;         /* domain that is walked; 0: no pass is under way */
     uint64_t gfn;          /* from here on */
     bool all;              /* go on with the next domain */
+    uint64_t only;         /* if not: the domain of this pass, or the last */
     uint32_t last;         /* the runner: slot that was asked for last */
     bool steered;          /* begun by steering, not asked for */
     bool begun;            /* the runner: this run has begun such a pass */
@@ -145,8 +147,10 @@ void pgs_scan_want(struct pgshare_host *host, uint64_t dom);
 /* Goes on with the pass, as long as no hint comes. True: work is left that
  * could be done now. */
 bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget);
-/* Fills in all but the size. */
-void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info);
+/* Fills in all but the size, and but for `tracked` if the pass is over one
+ * domain only: that is answered then, else 0. */
+uint64_t pgs_scan_tell(struct pgshare_host *host,
+                       struct pgshare_scan_info *info);
 /* When there will be work, though nothing happens. */
 uint64_t pgs_scan_due(struct pgshare_host *host);
 /* Any thread: takes the next block of the walk. False: there is none. */
