@@ -101,7 +101,7 @@ PGSHARE_EXPORT int pgshare_scan_step(struct pgshare_host *host,
 /**
  * Keeps memory whole, for the sake of huge pages: in the regions of 2 MiB (512
  * GFNs) that [gfn, gfn + count) touches, hints and passes share nothing but
- * aligned blocks of 2^order pages: of one that is not equal as a whole, nothing.
+ * aligned blocks of 2^order pages: of one that is not equal as a whole, none.
  * What is shared stays so, and a page that is written while its block is being
  * mapped is as one that is written afterwards: it leaves alone. pgshare_share()
  * and pages declared free are not concerned. A backend with PGSHARE_CAP_MERGE

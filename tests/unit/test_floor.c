@@ -178,7 +178,7 @@ START_TEST(test_without_fingerprints_a_fused_backend_shares_no_blocks)
 }
 END_TEST
 
-/* ---- whose pages they are ------------------------------------------------- */
+/* ---- whose pages they are ------------------------------------------------ */
 
 START_TEST(test_a_run_that_the_floor_forbids_leaves_its_pages_to_another)
 {
@@ -200,7 +200,7 @@ START_TEST(test_a_run_that_the_floor_forbids_leaves_its_pages_to_another)
 }
 END_TEST
 
-/* ---- blocks that come together again -------------------------------------- */
+/* ---- blocks that come together again ------------------------------------- */
 
 static void open_equal(struct world *w, bool logged, uint32_t order)
 {
@@ -217,7 +217,7 @@ START_TEST(test_pages_that_left_a_block_come_back_to_it)
     struct world w;
 
     open_equal(&w, _i, 4);
-    fill(&w, 1, 100, 1, 7); /* in the midst, at the ends, and on the other side */
+    fill(&w, 1, 100, 1, 7); /* in the midst, at the ends, on the other side */
     fill(&w, 1, 106, 1, 8);
     fill(&w, 1, 160, 1, 9);
     fill(&w, 1, 255, 1, 10);

@@ -4,10 +4,10 @@
  *
  * Policy keeps memory whole by blocks (policy/floor.c), but it is pages that
  * drop out on their way: one is written, held, or turns out to differ. So the
- * protocol settles an extent's blocks whenever pages may have dropped out, up to
- * the last time before they are mapped: all that is left of a block that is not
- * whole drops out, too. A page that the client shares with the source already is
- * where it belongs, and part of a whole block.
+ * protocol settles an extent's blocks whenever pages may have dropped out, up
+ * to the last time before they are mapped: all that is left of a block that is
+ * not whole drops out, too. A page that the client shares with the source
+ * already is where it belongs, and part of a whole block.
  */
 #include "mechanism/extent.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The share protocol's stages have three files (share.c, share_block.c,
- * share_map.c); what all of them use is here. A stage is a step of the call (call.h), run until no
- * page of the extent is left for it.
+ * share_map.c); what all of them use is here. A stage is a step of the call
+ * (call.h), run until no page of the extent is left for it.
  */
 #ifndef PGS_MECHANISM_SHARE_STAGE_H
 #define PGS_MECHANISM_SHARE_STAGE_H

@@ -14,10 +14,10 @@
  *
  * Content sits at distances that are no multiples of a block in real guests,
  * and one page that was written breaks a block, but not the rest of the run: it
- * is then two runs, and one again when the page matches again. If the others are
- * shared by then, that page is a run by itself; but where a floor keeps blocks
- * whole, it grows over those that are shared where they belong, up to the ends
- * of its block.
+ * is then two runs, and one again when the page matches again. If the others
+ * are shared by then, that page is a run by itself; but where a floor keeps
+ * blocks whole, it grows over those that are shared where they belong, up to the
+ * ends of its block.
  *
  * A guest can make many pages that look alike, so growth has a number of steps
  * for each batch; when they are used up, each page stands alone.
@@ -88,8 +88,9 @@ static bool is_shared(const struct pgs_match *match, uint32_t client,
 {
     uint64_t frame = frame_at(match, client);
 
-    return frame && frame == (source == PGS_PAGE_NONE ? PGS_NAME_ZERO
-                                                      : frame_at(match, source));
+    if (source == PGS_PAGE_NONE)
+        return frame == PGS_NAME_ZERO;
+    return frame && frame == frame_at(match, source);
 }
 
 /* Do two pages, both of chunks that the run is in already, match? */
@@ -153,7 +154,8 @@ static void grow_backward(struct pgs_match *match, struct pgs_run *run)
         uint32_t client = run->client - 1;
         uint32_t source = source_at(run, UINT32_MAX);
 
-        if (run->count >= PGS_BLOCK && !is_kept(match, run->client, run->source))
+        if (run->count >= PGS_BLOCK &&
+            !is_kept(match, run->client, run->source))
             break;
         match->steps--;
         if (!is_match(match, client, source) &&

@@ -5,9 +5,9 @@
  * A candidate is cut into parts that no floor forbids, and these into extents
  * that the protocol can carry (a chunk of the GFN table, 512 pages, no overlap
  * with itself; blocks that floors keep whole stay whole), which are tried at
- * once. Where the backend answers inline, that is all; where it does not, the extent is the
- * runner's from then on, and the budget of extents under way keeps calls free
- * for faults, which must never wait for candidates.
+ * once. Where the backend answers inline, that is all; where it does not, the
+ * extent is the runner's from then on, and the budget of extents under way keeps
+ * calls free for faults, which must never wait for candidates.
  */
 #include "policy/policy.h"
 

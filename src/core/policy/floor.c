@@ -8,7 +8,7 @@
  * shared but as part of an aligned block of 2^order pages that is shared whole.
  * A domain has a byte for each of its regions from when the first floor is set.
  * Pages that no candidate could have because of it are known and not looked at
- * again, until it is lowered: then all that is known in the region is forgotten.
+ * again, until it is lowered: then what is known of the region is forgotten.
  *
  * Both sides of a candidate have floors, and they need not lie alike. What is
  * cut here are candidates; the protocol sees to it that blocks whose pages turn

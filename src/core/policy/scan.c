@@ -88,8 +88,8 @@ static bool take_all(struct pgs_scan *scan)
     return true;
 }
 
-/* The next slot that a pass is wanted of, in turn, so that one that is asked for
- * again and again does not keep others waiting; 0: none. */
+/* The next slot that a pass is wanted of, in turn, so that one that is asked
+ * for again and again does not keep others waiting; 0: none. */
 static uint32_t take_slot(struct pgs_scan *scan)
 {
     for (uint32_t i = 0; i < PGS_SLOTS; i++) {

@@ -120,8 +120,8 @@ struct pgs_scan {
     struct pgs_batch *free;
     struct pgs_batch *done;
     struct pgs_batch **done_last;
-    /* Passes that are asked for: one bit for each slot, bit 0 for all. Invariant:
-     * n_wanted ≥ bits set; equal when nobody is asking. */
+    /* Passes that are asked for: one bit for each slot, bit 0 for all.
+     * Invariant: n_wanted ≥ bits set; equal when nobody is asking. */
     _Atomic uint64_t wanted[PGS_SLOTS / 64];
     _Atomic uint32_t n_wanted;
     _Atomic uint64_t passes; /* that have ended */
@@ -214,7 +214,7 @@ void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns);
 /* Any thread. [gfn, gfn + count) is legal, order < PGSHARE_ORDERS. _NOMEM. */
 int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                   uint32_t order);
-/* A part of a candidate that no floor forbids: whole blocks of `block` pages. */
+/* A part of a candidate that no floor forbids: blocks of `block` pages. */
 struct pgs_part {
     uint32_t at;
     uint32_t count; /* a multiple of `block` */
