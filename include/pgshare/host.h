@@ -232,7 +232,9 @@ PGSHARE_EXPORT int pgshare_host_settle(struct pgshare_host *host,
 /**
  * Asks for one pass of the scanner (scan.h) over the private pages of a domain,
  * or of all. It begins when the one under way has ended, is done by
- * pgshare_host_run(), and is as fast as the run's budget allows.
+ * pgshare_host_run(), and is as fast as the run's budget allows. Any number can
+ * be asked for; but those of one domain that have not begun are one, and one
+ * over all that has not begun is theirs, too.
  * @param[in] dom a domain, or 0 for all
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_NOTSUP (the backend cannot
  * fingerprint), ::PGSHARE_ERR_FORKED. @since 0.1

@@ -56,10 +56,10 @@ struct pgshare_scan_info {
     uint64_t passes;   /**< that have ended */
     uint32_t active;   /**< 1: a pass is under way */
     uint32_t rate_ppm; /**< of a core, that steering allows now */
-    uint64_t tracked;  /**< pages that a pass over all has to go through */
-    uint64_t looked;   /**< of the pass under way, or of the last: GFNs gone
-                        *   through, … */
-    uint64_t scanned;  /**< … and fingerprinted */
+    uint64_t tracked;  /**< of the pass under way, or of the last: pages that
+                        *   it has to go through, of a domain or of all, … */
+    uint64_t looked;   /**< … pages gone through so far, never more, … */
+    uint64_t scanned;  /**< … and pages fingerprinted */
     uint64_t cpu_ns;   /**< CPU time spent so far, by all threads */
     uint64_t yield;    /**< of the last pass: pages shared per second of CPU
                         *   time */
@@ -106,8 +106,11 @@ PGSHARE_EXPORT int pgshare_scan_step(struct pgshare_host *host,
 /**
  * Keeps memory whole, for the sake of huge pages: in the regions of 2 MiB (512
  * GFNs) that [gfn, gfn + count) touches, hints and passes share nothing but
- * aligned blocks of 2^order pages. What is shared stays so. pgshare_share() and
- * pages declared free are not concerned.
+ * aligned blocks of 2^order pages: of one that is not equal as a whole, none.
+ * What is shared stays so, and a page that is written while its block is being
+ * mapped is as one that is written afterwards: it leaves alone. pgshare_share()
+ * and pages declared free are not concerned. A backend with PGSHARE_CAP_MERGE
+ * has to fingerprint for this; where it cannot, no blocks are shared.
  * @param[in] order 0 (no floor) … PGSHARE_ORDERS - 1
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_INVALID,
  * ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FORKED. @since 0.1

@@ -5,6 +5,7 @@ usage: test-analyze.py PROGRAM [TEST...]
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -897,7 +898,7 @@ def test_report_that_cannot_be_written():
 
 def test_little_memory():
     """An address space that is too small, by any amount: an error that says
-    so, or the right figures."""
+    so, once, however many threads meet it, or the right figures."""
     if is_sanitized():
         raise Skip("sanitizers need address space")
     rng = random.Random(SEED + 11)
@@ -905,14 +906,16 @@ def test_little_memory():
         path = f / "a"
         path.write_bytes(b"".join(rng.randbytes(PAGE // 8) * 8
                                   for _ in range(20000)))
-        for mib in (4, 8, 10, 12, 14, 16, 18, 20, 24, 64):
-            result = run("analyze", "--json", "--threads", "1", path,
+        for mib, threads in itertools.product((4, *range(8, 33), 64), (1, 2)):
+            result = run("analyze", "--json", "--threads", str(threads), path,
                          preexec_fn=little_memory(mib))
             if result.returncode == OK:
                 assert json.loads(result.stdout)["pages"] == 20000
                 continue
             assert result.returncode in (WRONG, 127), (mib, result)
             assert not result.stdout
+            if result.returncode == WRONG:
+                assert result.stderr.count("\n") == 1, (mib, threads, result)
         assert result.returncode == OK, result
 
 

@@ -1,52 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The scanner: what passes find, what they look at, and what they leave. */
 #include "policy/policy.h"
-#include "unit/world.h"
-
-/* Like world_open(), with a change log or without. */
-static void open_scan(struct world *w, bool logged)
-{
-    struct world_options options = { .logged = logged };
-
-    world_open(w, &options);
-}
-
-static void fill(struct world *w, unsigned guest, uint64_t gfn, uint64_t count,
-                 uint64_t value)
-{
-    unsigned char page[PGSHARE_PAGE_SIZE];
-
-    for (uint64_t i = 0; i < count; i++) {
-        world_page(value + i, page);
-        ck_assert_int_eq(pgshare_mock_write_page(w->guest[guest], gfn + i,
-                                                 page),
-                         0);
-    }
-}
-
-/* One pass; answers how many pages it fingerprinted. */
-static uint64_t pass(struct world *w)
-{
-    uint64_t before = world_stats(w).scanned;
-
-    ck_assert_int_eq(pgshare_host_pass(w->host, 0), 0);
-    world_settle(w);
-    return world_stats(w).scanned - before;
-}
-
-static bool together(struct world *w, unsigned a, uint64_t gfn_a, unsigned b,
-                     uint64_t gfn_b)
-{
-    struct pgshare_gfn_info one = world_gfn(w, a, gfn_a);
-    struct pgshare_gfn_info two = world_gfn(w, b, gfn_b);
-
-    return one.state == PGSHARE_GFN_SHARED && one.frame == two.frame;
-}
-
-static uint64_t saved(struct world *w)
-{
-    return world_stats(w).saved;
-}
+#include "unit/passes.h"
 
 /* ---- blocks -------------------------------------------------------------- */
 
@@ -224,6 +179,93 @@ START_TEST(test_when_a_frame_is_full_the_next_pair_begins_another)
     fill(&w, 1, 0, 1, 77);
     pass(&w);
     ck_assert_uint_eq(saved(&w), 450);
+    world_close(&w);
+}
+END_TEST
+
+/* ---- passes -------------------------------------------------------------- */
+
+static uint64_t scanned_by(struct world *w, const uint64_t *doms, unsigned n)
+{
+    uint64_t before = world_stats(w).scanned;
+
+    for (unsigned i = 0; i < n; i++)
+        ck_assert_int_eq(pgshare_host_pass(w->host, doms[i]), 0);
+    world_settle(w);
+    return world_stats(w).scanned - before;
+}
+
+START_TEST(test_no_pass_that_was_asked_for_is_lost)
+{
+    struct world w;
+    uint64_t a, b;
+
+    open_scan(&w, false);
+    a = w.dom[0];
+    b = w.dom[1];
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ a, b }, 2), 2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 2);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b, a, b }, 3),
+                      2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 4);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b, 0, a }, 3),
+                      2 * WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 5);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ b }, 1), WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).passes, 6);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_who_asks_again_and_again_does_not_keep_others_waiting)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct world w;
+    uint64_t before;
+
+    open_scan(&w, false);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    before = world_stats(&w).scanned;
+    for (unsigned i = 0; i < 20; i++) {
+        ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[0]), 0);
+        ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[1]), 0);
+        ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    }
+    ck_assert_uint_ge(info_of(&w).passes, 4);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_uint_ge(pgs_domain_of(w.host, w.dom[i])->scans,
+                          info_of(&w).passes / 2);
+    ck_assert_uint_gt(world_stats(&w).scanned, before);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_progress_is_of_the_pass_and_ends_at_all_its_pages)
+{
+    struct pgshare_budget tiny = { .size = sizeof(tiny), .pages = 1 };
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    ck_assert_int_eq(pgshare_mock_populate(w.guest[1], 700, 100), 0);
+    pass(&w); /* 0 … 511 of both, and these; all else are holes */
+    ck_assert_uint_eq(info_of(&w).tracked, 2 * WORLD_PAGES + 100);
+    ck_assert_uint_eq(info_of(&w).looked, 2 * WORLD_PAGES + 100);
+    ck_assert_int_eq(pgshare_host_pass(w.host, w.dom[1]), 0);
+    ck_assert_int_eq(pgshare_host_run(w.host, &tiny, NULL), 0);
+    ck_assert_uint_eq(info_of(&w).active, 1);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_lt(info_of(&w).looked, WORLD_PAGES + 100);
+    world_settle(&w);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_eq(info_of(&w).looked, WORLD_PAGES + 100);
+    ck_assert_int_eq(pgshare_mock_leave(w.guest[1]), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES + 100);
+    ck_assert_uint_eq(scanned_by(&w, (uint64_t[]){ w.dom[0] }, 1),
+                      _i ? 0 : WORLD_PAGES);
+    ck_assert_uint_eq(info_of(&w).tracked, WORLD_PAGES);
     world_close(&w);
 }
 END_TEST
@@ -487,12 +529,6 @@ END_TEST
 
 /* ---- floors -------------------------------------------------------------- */
 
-static int set_floor(struct world *w, unsigned guest, uint64_t gfn,
-                     uint64_t count, uint32_t order)
-{
-    return pgshare_scan_floor(w->host, w->dom[guest], gfn, count, order);
-}
-
 START_TEST(test_nothing_below_the_floor_is_shared)
 {
     struct world w;
@@ -673,14 +709,6 @@ END_TEST
 
 /* ---- steering ------------------------------------------------------------ */
 
-static struct pgshare_scan_info info_of(struct world *w)
-{
-    struct pgshare_scan_info info = { .size = sizeof(info) };
-
-    ck_assert_int_eq(pgshare_scan_info(w->host, &info), 0);
-    return info;
-}
-
 static void turns(struct world *w, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -795,6 +823,11 @@ static Suite *make(void)
     tcase_add_loop_test(blocks,
                         test_when_a_frame_is_full_the_next_pair_begins_another,
                         0, 2);
+    tcase_add_test(chosen, test_no_pass_that_was_asked_for_is_lost);
+    tcase_add_test(chosen,
+                   test_who_asks_again_and_again_does_not_keep_others_waiting);
+    tcase_add_loop_test(
+        chosen, test_progress_is_of_the_pass_and_ends_at_all_its_pages, 0, 2);
     tcase_add_test(
         chosen, test_after_the_first_pass_only_what_was_written_is_looked_at);
     tcase_add_loop_test(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The scanner as the embedder sees it: passes, budgets, workers, floors. */
 #include "api/visit.h"
+#include "mechanism/lookup.h"
 #include "policy/policy.h"
 
 #include <pgshare/scan.h>
@@ -63,11 +64,37 @@ int pgshare_scan_set(struct pgshare_host *host,
     return pgs_visit_end(&visit, 0);
 }
 
+static int count_page(void *ctx, uint64_t gfn, uint32_t page, uint64_t word)
+{
+    uint64_t *pages = ctx;
+
+    (void)gfn;
+    (void)page;
+    *pages += pgs_word_state(word) != PGS_HOLE;
+    return 0;
+}
+
+/* What the pass has to go through, as of now; what has gone since it was looked
+ * at was gone through, too. */
+static void count_goal(struct pgshare_host *host, uint64_t only,
+                       struct pgshare_scan_info *info)
+{
+    struct pgs_domain *domain = only ? pgs_domain_of(host, only) : NULL;
+
+    if (only)
+        info->tracked = 0;
+    if (domain)
+        pgs_words_walk(domain, count_page, &info->tracked);
+    if (info->tracked < info->looked)
+        info->tracked = info->looked;
+}
+
 int pgshare_scan_info(struct pgshare_host *host,
                       struct pgshare_scan_info *ret_info)
 {
     struct pgshare_scan_info info = { .size = sizeof(info) };
     struct pgs_visit visit;
+    uint64_t only;
     int r;
 
     if (!ret_info)
@@ -80,8 +107,9 @@ int pgshare_scan_info(struct pgshare_host *host,
         r = lock_out_runner(host);
     if (r)
         return pgs_visit_end(&visit, r);
-    pgs_scan_tell(host, &info);
+    only = pgs_scan_tell(host, &info);
     pgs_mutex_unlock(&host->run);
+    count_goal(host, only, &info);
     pgs_abi_out(ret_info, &info, sizeof(info));
     return pgs_visit_end(&visit, 0);
 }

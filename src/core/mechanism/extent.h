@@ -39,11 +39,15 @@ enum pgs_page_flag {
     PGS_PAGE_CLIENT_LINK = 1 << 10, /* client_node[] is linked, not committed */
     PGS_PAGE_JOIN = 1 << 11,      /* the client maps another frame, which is
                                    * pinned for us */
-    PGS_PAGE_DONE = 1 << 12,      /* shared */
+    PGS_PAGE_DONE = 1 << 12,      /* shared by this; what was so before is
+                                   * neither LIVE nor DONE, its result 0 */
     PGS_PAGE_PINNED = 1 << 13,    /* frame[] is pinned for us, too */
     PGS_PAGE_PENDING = 1 << 14,   /* it takes no part in other joins yet */
     PGS_PAGE_UNSURE = 1 << 15     /* its JOIN failed, but may have been done */
 };
+
+/* A page's result, beside errors: it is equal, but its block is not. */
+#define PGS_EXTENT_APART 1
 
 /* One side's pages; consecutive ordinals, since an extent never crosses a
  * chunk of the GFN table. */
@@ -62,6 +66,8 @@ struct pgs_extent {
     uint32_t count;
     uint32_t flags; /* enum pgs_extent_flag */
     uint32_t cause; /* enum pgshare_cause */
+    uint32_t block; /* so many pages are shared together or not at all, from
+                     * the first on; `count` is a multiple. 0, 1: no blocks */
     uint32_t cursor;
     uint32_t first; /* the run that the current operation is about */
     uint32_t n;
@@ -157,6 +163,10 @@ void pgs_extent_unlink_source(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
 void pgs_extent_unlink_client(struct pgs_extent *extent,
                               struct pgshare_host *host, uint32_t i);
+
+/* extent_block.c: blocks of which not all pages are LIVE or shared are dropped;
+ * links of theirs are taken back. */
+void pgs_extent_settle(struct pgs_extent *extent, struct pgshare_host *host);
 
 /* Page i is mapped: the word becomes SHARED, BUSY ends, the books are kept. */
 void pgs_extent_commit_source(struct pgs_extent *extent,

@@ -180,7 +180,6 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
         frame = pgs_node_frame(&host->frames, node);
     if (extent->page[i] & PGS_PAGE_FRAME && frame == extent->frame[i]) {
         pgs_extent_drop(extent, i, 0);
-        extent->page[i] |= PGS_PAGE_DONE;
     } else if (frame != PGS_NONE && pgs_moves_frames(host) &&
                !start_joining(extent, host, i, frame)) {
         pgs_extent_drop(extent, i, PGSHARE_ERR_BUSY);

@@ -3,7 +3,7 @@
  * The share protocol, stage by stage.
  *
  *   lock ─ protect both ─ compare ─ link ─ publish ─ map ─ commit ┐
- *     └ (fused backend)            link ─ publish ─ merge ────────┤
+ *     └ (fused backend)  [foresee] ─ link ─ publish ─ merge ──────┤
  *                                                                 ▼
  *                                         done ← unlock ← undo ← join
  *
@@ -20,6 +20,12 @@
  * Where protect, compare and map would keep a guest waiting while messages
  * travel, the backend fuses them (PGSHARE_CAP_MERGE): publish takes a snapshot
  * then, and the source is merged with it like any other client.
+ *
+ * Pages of a block (pgs_extent::block) are shared together or not at all: where
+ * one of them drops out before anything is mapped, so do the others
+ * (extent_block.c). Where the backend compares last, what will differ is
+ * foreseen by fingerprints (share_block.c). A page that is written after that
+ * is as one that is written after it was shared.
  */
 #include "mechanism/share.h"
 
@@ -207,7 +213,8 @@ static void note_undone(struct pgs_call *call, struct pgs_side *side,
             forget_mark(call, side, i);
         if (extent->status[k])
             pgs_page_privatise_stuck(call->host, side->page + i);
-        else if (extent->result[i] == PGSHARE_ERR_DIFFERENT)
+        else if (extent->result[i] == PGSHARE_ERR_DIFFERENT ||
+                 extent->result[i] == PGS_EXTENT_APART)
             pgs_page_privatise_known(call->host, side->page + i);
         else
             pgs_page_privatise(call->host, side->page + i, 0);
@@ -294,9 +301,10 @@ static enum pgs_verdict lock(struct pgs_call *call)
     call->flags = 0;
     call->result = 0;
     pgs_extent_lock(extent, call->host);
-    extent->cursor = 0;
-    return pgs_share_is_fused(extent, call->host) ? pgs_share_go(call, pgs_share_link)
-                                        : pgs_share_go(call, protect_source);
+    pgs_extent_settle(extent, call->host);
+    return pgs_share_go(call, pgs_share_is_fused(extent, call->host)
+                                  ? pgs_share_foresee
+                                  : protect_source);
 }
 
 static enum pgs_verdict begin(struct pgs_call *call)

@@ -17,6 +17,7 @@
 #define LIVE PGS_PAGE_LIVE
 
 static enum pgs_verdict publish(struct pgs_call *call);
+static enum pgs_verdict settle(struct pgs_call *call);
 static enum pgs_verdict merge_source(struct pgs_call *call);
 static enum pgs_verdict map(struct pgs_call *call);
 
@@ -35,7 +36,9 @@ enum pgs_verdict pgs_share_link(struct pgs_call *call)
     struct pgshare_op op = { .kind = PGSHARE_OP_RESERVE, .count = 1 };
     uint64_t fresh = 0;
 
+    pgs_extent_settle(extent, host);
     pgs_extent_link(extent, host);
+    pgs_extent_settle(extent, host);
     for (uint32_t i = 0; i < extent->count; i++)
         fresh += (extent->page[i] & (LIVE | PGS_PAGE_NEW)) ==
                  (LIVE | PGS_PAGE_NEW);
@@ -127,11 +130,47 @@ static enum pgs_verdict publish(struct pgs_call *call)
     struct pgshare_op op = { .kind = PGSHARE_OP_PUBLISH };
 
     if (!pgs_share_next_run(call, LIVE | PGS_PAGE_NEW, LIVE | PGS_PAGE_NEW))
-        return pgs_share_go(call, call->host->info.caps & PGSHARE_CAP_SNAPSHOT
-                            ? merge_source
-                            : map);
+        return pgs_share_go(call, settle);
     op.own_ids = &extent->source.own[extent->first];
     return pgs_share_submit(call, &op, &extent->source, published);
+}
+
+/* ---- what was declared meanwhile ---------------------------------------- */
+
+/* The last look at what was declared meanwhile: a secret is not shared, and a
+ * page that is not free any more is not given up. */
+static void check_declarations(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+
+    for (uint32_t i = extent->first; i < extent->first + extent->n; i++) {
+        uint64_t word = atomic_load_explicit(
+            pgs_word_at(&call->host->chunks, extent->client.page + i),
+            memory_order_acquire);
+
+        if (!(word & PGS_ATTR_NEVER) &&
+            (word & PGS_ATTR_FREE || !(extent->flags & PGS_EXTENT_FREE)))
+            continue;
+        pgs_extent_drop(extent, i, word & PGS_ATTR_NEVER
+                                       ? PGSHARE_ERR_NEVER_SHARE
+                                       : PGSHARE_ERR_STATE);
+        pgs_extent_unlink_client(extent, call->host, i);
+        pgs_count(&call->host->shards, PGS_COUNT_ROLLED_BACK, 1);
+    }
+}
+
+/* The last time that a block can be left alone as a whole. */
+static enum pgs_verdict settle(struct pgs_call *call)
+{
+    struct pgs_extent *extent = call->extent;
+    const uint16_t mask = LIVE | PGS_PAGE_CLIENT_LINK;
+
+    while (extent->block > 1 && pgs_share_next_run(call, mask, mask))
+        check_declarations(call);
+    pgs_extent_settle(extent, call->host);
+    return pgs_share_go(call, call->host->info.caps & PGSHARE_CAP_SNAPSHOT
+                                  ? merge_source
+                                  : map);
 }
 
 /* ---- map and merge ----------------------------------------------------- */
@@ -239,28 +278,6 @@ static enum pgs_verdict mapped(struct pgs_call *call)
     }
     call->step = map;
     return PGS_NEXT;
-}
-
-/* The last look at what was declared meanwhile: a secret is not shared, and a
- * page that is not free any more is not given up. */
-static void check_declarations(struct pgs_call *call)
-{
-    struct pgs_extent *extent = call->extent;
-
-    for (uint32_t i = extent->first; i < extent->first + extent->n; i++) {
-        uint64_t word = atomic_load_explicit(
-            pgs_word_at(&call->host->chunks, extent->client.page + i),
-            memory_order_acquire);
-
-        if (!(word & PGS_ATTR_NEVER) &&
-            (word & PGS_ATTR_FREE || !(extent->flags & PGS_EXTENT_FREE)))
-            continue;
-        pgs_extent_drop(extent, i, word & PGS_ATTR_NEVER
-                                       ? PGSHARE_ERR_NEVER_SHARE
-                                       : PGSHARE_ERR_STATE);
-        pgs_extent_unlink_client(extent, call->host, i);
-        pgs_count(&call->host->shards, PGS_COUNT_ROLLED_BACK, 1);
-    }
 }
 
 static enum pgs_verdict joined(struct pgs_call *call)

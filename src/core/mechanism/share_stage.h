@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The share protocol's stages have two files (share.c, share_map.c); what all
- * of them use is here. A stage is a step of the call (call.h), run until no
- * page of the extent is left for it.
+ * The share protocol's stages have three files (share.c, share_block.c,
+ * share_map.c); what all of them use is here. A stage is a step of the call
+ * (call.h), run until no page of the extent is left for it.
  */
 #ifndef PGS_MECHANISM_SHARE_STAGE_H
 #define PGS_MECHANISM_SHARE_STAGE_H
@@ -47,6 +47,9 @@ bool pgs_share_is_marked(struct pgs_call *call, const struct pgs_side *side,
  * more, that side's mark is void, and goes with what is undone. */
 void pgs_share_fail_page(struct pgs_call *call, uint32_t i, int error);
 
+/* share_block.c: before pages are compared as they are mapped: blocks that will
+ * not be equal as a whole are dropped. On to the link. */
+enum pgs_verdict pgs_share_foresee(struct pgs_call *call);
 /* share_map.c: links, publishes, maps and joins all pages that are LIVE, and
  * goes on to the undo. */
 enum pgs_verdict pgs_share_link(struct pgs_call *call);

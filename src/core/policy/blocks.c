@@ -9,16 +9,22 @@
  * match is grown in both directions, page by page, whatever its alignment, until
  * fingerprints differ; the largest aligned block within the run is the order
  * of its anchor. Runs go by that order, highest first, then by length, and take
- * the pages that no run before them took; single pages are the last.
+ * the pages that no run before them took and no floor forbids to them; single
+ * pages are the last.
  *
  * Content sits at distances that are no multiples of a block in real guests,
  * and one page that was written breaks a block, but not the rest of the run: it
- * is then two runs, and one again when the page matches again.
+ * is then two runs, and one again when the page matches again. If the others
+ * are shared by then, that page is a run by itself; but where a floor keeps
+ * blocks whole, it grows over those that are shared where they belong, up to the
+ * ends of its block.
  *
  * A guest can make many pages that look alike, so growth has a number of steps
  * for each batch; when they are used up, each page stands alone.
  */
 #include "policy/policy.h"
+
+#include "mechanism/lookup.h"
 
 #define ORDER_MAX (PGSHARE_ORDERS - 1u)
 
@@ -38,6 +44,13 @@ uint32_t pgs_blocks_order(uint64_t first, uint64_t count)
 
 /* ---- growth -------------------------------------------------------------- */
 
+/* Of the blocks in which a floor keeps the page; 1: none does. */
+static uint32_t size_at(const struct pgs_match *match, uint32_t page)
+{
+    return pgs_floor_size(pgs_page_domain(match->host, page),
+                          pgs_page_gfn(match->host, page));
+}
+
 /* What is known of a page of the batch's chunk: by the batch, or its word. */
 static uint32_t print_at(const struct pgs_match *match, uint32_t page)
 {
@@ -51,6 +64,35 @@ static uint32_t print_at(const struct pgs_match *match, uint32_t page)
     return pgs_scan_is_plain(match->domain, word) ? pgs_word_index(word) : 0;
 }
 
+/* The name of the frame that the page maps, or 0. */
+static uint64_t frame_at(const struct pgs_match *match, uint32_t page)
+{
+    struct pgs_lookup lookup;
+    uint32_t frame;
+    uint64_t word = atomic_load_explicit(
+        pgs_word_at(&match->host->chunks, page), memory_order_acquire);
+
+    if (word & PGS_BUSY || pgs_word_state(word) != PGS_SHARED)
+        return 0;
+    if (pgs_word_index(word) == PGS_NODE_ZERO)
+        return PGS_NAME_ZERO;
+    pgs_lookup_begin(&lookup, match->host);
+    frame = pgs_lookup_frame(&lookup, pgs_word_index(word), page);
+    pgs_lookup_end(&lookup);
+    return frame == PGS_NONE ? 0 : PGS_NAME_FIRST + frame;
+}
+
+/* Does the client map what the source maps? */
+static bool is_shared(const struct pgs_match *match, uint32_t client,
+                      uint32_t source)
+{
+    uint64_t frame = frame_at(match, client);
+
+    if (source == PGS_PAGE_NONE)
+        return frame == PGS_NAME_ZERO;
+    return frame && frame == frame_at(match, source);
+}
+
 /* Do two pages, both of chunks that the run is in already, match? */
 static bool is_match(struct pgs_match *match, uint32_t client, uint32_t source)
 {
@@ -59,6 +101,8 @@ static bool is_match(struct pgs_match *match, uint32_t client, uint32_t source)
 
     if (!print)
         return false;
+    if (source == PGS_PAGE_NONE)
+        return print == pgs_scan_print(match->domain->zero);
     word = atomic_load_explicit(pgs_word_at(&match->host->chunks, source),
                                 memory_order_acquire);
     if ((word & PGS_NOT_PLAIN) == PGS_PRIVATE)
@@ -71,41 +115,94 @@ static bool is_first_of_chunk(uint32_t page)
     return !(page & (PGS_CHUNK_GFNS - 1));
 }
 
-static void grow(struct pgs_match *match, struct pgs_run *run)
+/* Is the page kept in one block with the one before it? */
+static bool is_kept(const struct pgs_match *match, uint32_t client,
+                    uint32_t source)
 {
-    while (run->count < PGS_BLOCK && match->steps &&
-           !is_first_of_chunk(run->client + run->count) &&
-           !is_first_of_chunk(run->source + run->count)) {
-        match->steps--;
-        if (!is_match(match, run->client + run->count,
-                      run->source + run->count))
+    return client & (size_at(match, client) - 1) ||
+           (source != PGS_PAGE_NONE && source & (size_at(match, source) - 1));
+}
+
+/* The source of the i-th page. */
+static uint32_t source_at(const struct pgs_run *run, uint32_t i)
+{
+    return run->source == PGS_PAGE_NONE ? PGS_PAGE_NONE : run->source + i;
+}
+
+static void grow_forward(struct pgs_match *match, struct pgs_run *run)
+{
+    while (run->count < PGS_BLOCK && match->steps) {
+        uint32_t client = run->client + run->count;
+        uint32_t source = source_at(run, run->count);
+
+        if (is_first_of_chunk(client) || is_first_of_chunk(source))
             break;
-        run->count++;
-    }
-    while (run->count < PGS_BLOCK && match->steps &&
-           !is_first_of_chunk(run->client) && !is_first_of_chunk(run->source)) {
         match->steps--;
-        if (!is_match(match, run->client - 1, run->source - 1))
+        if (!is_match(match, client, source) &&
+            !(is_kept(match, client, source) &&
+              is_shared(match, client, source)))
             break;
-        run->client--;
-        run->source--;
         run->count++;
     }
 }
 
-/* The length of a run that the page is part of at this distance, or 0. The last
- * ones are looked at first, since pages come in order. */
-static uint32_t covered(const struct pgs_match *match, uint32_t client,
-                        uint32_t source)
+/* A run that is long enough grows to where its first block begins. */
+static void grow_backward(struct pgs_match *match, struct pgs_run *run)
+{
+    while (match->steps && !is_first_of_chunk(run->client) &&
+           !is_first_of_chunk(run->source)) {
+        uint32_t client = run->client - 1;
+        uint32_t source = source_at(run, UINT32_MAX);
+
+        if (run->count >= PGS_BLOCK &&
+            !is_kept(match, run->client, run->source))
+            break;
+        match->steps--;
+        if (!is_match(match, client, source) &&
+            !(is_kept(match, run->client, run->source) &&
+              is_shared(match, client, source)))
+            break;
+        run->client = client;
+        run->source = source;
+        run->count++;
+    }
+}
+
+static void grow(struct pgs_match *match, struct pgs_run *run)
+{
+    grow_forward(match, run);
+    grow_backward(match, run);
+}
+
+/* Does the floor of either side let the run share this page? Ordinals have the
+ * alignment of GFNs. */
+static bool is_allowed(const struct pgs_match *match, const struct pgs_run *run,
+                       uint32_t client)
+{
+    uint32_t source = run->source + (client - run->client);
+    uint32_t ours = size_at(match, client), theirs = size_at(match, source);
+    uint32_t large = ours < theirs ? theirs : ours;
+    uint32_t small = ours < theirs ? ours : theirs;
+    uint32_t first = client - ((ours < theirs ? source : client) & (large - 1));
+
+    return !((client ^ source) & (small - 1)) &&
+           (uint64_t)first - run->client + large <= run->count &&
+           first >= run->client;
+}
+
+/* A run that the page is part of at this distance, or NULL. The last ones are
+ * looked at first, since pages come in order. */
+static const struct pgs_run *covered(const struct pgs_match *match,
+                                     uint32_t client, uint32_t source)
 {
     for (uint32_t i = match->n_runs; i-- > 0;) {
         const struct pgs_run *run = &match->runs[i];
 
         if (client - run->client < run->count &&
             client - run->client == source - run->source)
-            return run->count;
+            return run;
     }
-    return 0;
+    return NULL;
 }
 
 uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source)
@@ -121,16 +218,17 @@ uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source)
 {
     struct pgs_run run = { .client = client, .source = source, .count = 1 };
-    uint32_t count = covered(match, client, source);
+    const struct pgs_run *old = covered(match, client, source);
 
-    if (count)
-        return count;
-    if (match->n_runs == PGS_RUNS_MAX)
-        pgs_blocks_share(match);
-    grow(match, &run);
-    run.order = pgs_blocks_order(run.client, run.count);
-    match->runs[match->n_runs++] = run;
-    return run.count;
+    if (!old) {
+        if (match->n_runs == PGS_RUNS_MAX)
+            pgs_blocks_share(match);
+        grow(match, &run);
+        run.order = pgs_blocks_order(run.client, run.count);
+        old = &match->runs[match->n_runs];
+        match->runs[match->n_runs++] = run;
+    }
+    return is_allowed(match, old, client) ? old->count : 0;
 }
 
 /* ---- who goes first ------------------------------------------------------ */
@@ -168,14 +266,23 @@ static void take(struct pgs_match *match, uint32_t page)
         match->taken[i / 64] |= UINT64_C(1) << i % 64;
 }
 
+/* What a floor forbids to this run may be another's. */
+static void take_allowed(struct pgs_match *match, const struct pgs_candidate *c,
+                         uint32_t client)
+{
+    struct pgs_part part = { .at = 0 };
+
+    while (pgs_floor_next(c, part.at + part.count, &part))
+        for (uint32_t i = part.at; i < part.at + part.count; i++)
+            take(match, client + i);
+}
+
 static void share_part(struct pgs_match *match, const struct pgs_run *run,
                        uint32_t at, uint32_t n)
 {
     struct pgshare_host *host = match->host;
     uint32_t print = print_at(match, run->client + at), end = at + n;
     struct pgs_candidate candidate = {
-        .source = pgs_page_domain(host, run->source),
-        .source_gfn = pgs_page_gfn(host, run->source + at),
         .client = match->domain,
         .client_gfn = pgs_page_gfn(host, run->client + at),
         .count = n,
@@ -183,8 +290,11 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
         .object = pgs_scan_key(print, match->domain->group),
     };
 
-    for (uint32_t i = at; i < at + n; i++)
-        take(match, run->client + i);
+    if (run->source != PGS_PAGE_NONE) {
+        candidate.source = pgs_page_domain(host, run->source);
+        candidate.source_gfn = pgs_page_gfn(host, run->source + at);
+    }
+    take_allowed(match, &candidate, run->client + at);
     at += pgs_candidate_try(host, &candidate, match->budget);
     for (; at < end; at++)
         pgs_match_leave(match, run->client + at);
@@ -213,6 +323,17 @@ void pgs_blocks_share(struct pgs_match *match)
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);
     match->n_runs = 0;
+}
+
+void pgs_blocks_zeroes(struct pgs_match *match, uint32_t client, uint32_t count)
+{
+    struct pgs_run run = { .client = client, .source = PGS_PAGE_NONE,
+                           .count = count };
+
+    if (size_at(match, client) > 1)
+        grow(match, &run);
+    pgs_match_note(match);
+    share_run(match, &run);
 }
 
 /* ---- statistics ---------------------------------------------------------- */

@@ -4,10 +4,10 @@
  *
  * A candidate is cut into parts that no floor forbids, and these into extents
  * that the protocol can carry (a chunk of the GFN table, 512 pages, no overlap
- * with itself), which are tried at once. Where the
- * backend answers inline, that is all; where it does not, the extent is the
- * runner's from then on, and the budget of extents under way keeps calls free
- * for faults, which must never wait for candidates.
+ * with itself; blocks that floors keep whole stay whole), which are tried at
+ * once. Where the backend answers inline, that is all; where it does not, the
+ * extent is the runner's from then on, and the budget of extents under way keeps
+ * calls free for faults, which must never wait for candidates.
  */
 #include "policy/policy.h"
 
@@ -60,16 +60,16 @@ static void finish(struct pgs_call *call)
     pgs_extent_free(host, extent);
 }
 
-/* Fills in one extent of the candidate, of at most `limit` pages from its page
- * `at` on. */
+/* Fills in one extent of the candidate, of whole blocks at the beginning of
+ * this part. */
 static struct pgs_extent *make(struct pgshare_host *host,
-                               const struct pgs_candidate *c, uint32_t at,
-                               uint32_t limit)
+                               const struct pgs_candidate *c,
+                               const struct pgs_part *part)
 {
-    uint32_t client, source = 0, n;
+    uint32_t client, source = 0, n, at = part->at;
     struct pgs_extent *extent;
 
-    n = pgs_extent_cut(c->client, c->client_gfn + at, limit, &client);
+    n = pgs_extent_cut(c->client, c->client_gfn + at, part->count, &client);
     if (n && c->source)
         n = pgs_extent_cut(c->source, c->source_gfn + at, n, &source);
     /* an extent that overlaps itself is cut to the distance */
@@ -77,12 +77,14 @@ static struct pgs_extent *make(struct pgshare_host *host,
         n = client - source;
     if (n && c->source == c->client && client < source && source - client < n)
         n = source - client;
+    n -= n % part->block;
     if (!n || (c->source && source == client))
         return NULL;
     extent = pgs_extent_new(host, n);
     if (!extent)
         return NULL;
     extent->flags = c->flags | PGS_EXTENT_MARK;
+    extent->block = part->block;
     extent->cause = c->cause;
     extent->born_ns = c->born_ns;
     extent->source.domain = c->source;
@@ -117,20 +119,22 @@ static bool start(struct pgshare_host *host, struct pgs_extent *extent)
     return true;
 }
 
-/* The pages [at, at + n). Answers how many of them it took on. */
+/* Answers how many pages of the part it took on, whole blocks of them. */
 static uint32_t start_part(struct pgshare_host *host,
-                           const struct pgs_candidate *c, uint32_t at,
-                           uint32_t n, struct pgs_budget *budget)
+                           const struct pgs_candidate *c, struct pgs_part part,
+                           struct pgs_budget *budget)
 {
     uint32_t done = 0;
 
-    while (done < n && pgs_candidate_room(host)) {
-        struct pgs_extent *extent = make(host, c, at + done, n - done);
-        uint32_t count = extent ? extent->count : 1;
+    while (part.count && pgs_candidate_room(host)) {
+        struct pgs_extent *extent = make(host, c, &part);
+        uint32_t count = extent ? extent->count : part.block;
 
         if (extent && !start(host, extent))
             break;
         done += count;
+        part.at += count;
+        part.count -= count;
         budget->pages -= budget->pages < count ? budget->pages : count;
     }
     return done;
@@ -140,17 +144,17 @@ uint32_t pgs_candidate_try(struct pgshare_host *host,
                            const struct pgs_candidate *c,
                            struct pgs_budget *budget)
 {
+    struct pgs_part part;
     uint32_t at = 0;
-    uint32_t n;
 
     if (!pgs_may_share(c->client) || (c->source && !pgs_may_share(c->source)) ||
         (c->source && c->source->group != c->client->group))
         return c->count;
-    while ((n = pgs_floor_next(c, &at))) {
-        uint32_t done = start_part(host, c, at, n, budget);
+    while (pgs_floor_next(c, at, &part)) {
+        uint32_t done = start_part(host, c, part, budget);
 
-        at += done;
-        if (done < n)
+        at = part.at + done;
+        if (done < part.count)
             return at;
     }
     return c->count;

@@ -7,8 +7,12 @@
  * it gains, the embedder sets a floor: within these regions of 2 MiB no page is
  * shared but as part of an aligned block of 2^order pages that is shared whole.
  * A domain has a byte for each of its regions from when the first floor is set.
+ * Pages that no candidate could have because of it are known and not looked at
+ * again, until a floor is set anew: then the region is done again.
  *
- * Both sides of a candidate have floors, and they need not lie alike.
+ * Both sides of a candidate have floors, and they need not lie alike. What is
+ * cut here are candidates; the protocol sees to it that blocks whose pages turn
+ * out not to be equal stay whole, too (mechanism/extent_block.c).
  */
 #include "policy/policy.h"
 
@@ -34,74 +38,79 @@ int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
     return floors || !order ? 0 : PGSHARE_ERR_NOMEM;
 }
 
-static uint32_t floor_at(_Atomic uint8_t *floors, uint64_t gfn)
+static uint64_t size_at(_Atomic uint8_t *floors, uint64_t gfn)
 {
-    return atomic_load_explicit(&floors[gfn / REGION], memory_order_relaxed);
+    return UINT64_C(1) << atomic_load_explicit(&floors[gfn / REGION],
+                                               memory_order_relaxed);
+}
+
+uint32_t pgs_floor_size(const struct pgs_domain *domain, uint64_t gfn)
+{
+    _Atomic uint8_t *floors = atomic_load_explicit(&domain->floors,
+                                                   memory_order_acquire);
+
+    return floors ? (uint32_t)size_at(floors, gfn) : 1;
 }
 
 /*
- * The first part of [gfn, gfn + count), from *at on, that this side lets be
- * shared: its length, and *at where it begins; 0: none.
+ * The first part of [gfn, gfn + part->count) from page part->at on that this
+ * side lets be shared: all of one region, since floors differ.
  */
-static uint32_t cut(const struct pgs_domain *domain, uint64_t gfn,
-                    uint32_t count, uint32_t *at)
+static void cut(const struct pgs_domain *domain, uint64_t gfn,
+                struct pgs_part *part)
 {
     _Atomic uint8_t *floors = domain
                                   ? atomic_load_explicit(&domain->floors,
                                                          memory_order_acquire)
                                   : NULL;
+    uint64_t end = gfn + part->at + part->count;
 
-    if (!floors)
-        return count - *at;
-    while (*at < count) {
-        uint64_t first = gfn + *at, end = (first | (REGION - 1)) + 1;
-        uint64_t size = UINT64_C(1) << floor_at(floors, first);
+    while (floors && part->count) {
+        uint64_t first = gfn + part->at, next = (first | (REGION - 1)) + 1;
+        uint64_t size = size_at(floors, first);
+        uint64_t last = (next < end ? next : end) & ~(size - 1);
 
-        if (end > gfn + count)
-            end = gfn + count;
-        *at = (uint32_t)(end - gfn);
         first = (first + size - 1) & ~(size - 1);
-        end &= ~(size - 1);
-        if (first < end) {
-            *at = (uint32_t)(first - gfn);
-            return (uint32_t)(end - first);
+        if (first < last) {
+            part->at = (uint32_t)(first - gfn);
+            part->count = (uint32_t)(last - first);
+            if (part->block < size)
+                part->block = (uint32_t)size;
+            return;
         }
+        next = next < end ? next : end;
+        part->at = (uint32_t)(next - gfn);
+        part->count = (uint32_t)(end - next);
     }
-    return 0;
 }
 
-/* The first part of [at, at + n) that both sides let be shared as it is. */
-static uint32_t cut_both(const struct pgs_candidate *c, uint32_t *at,
-                         uint32_t n)
+/* The first part of it that both sides let be shared as it is. Either's blocks
+ * begin and end with it, so the larger ones hold whole ones of the other. */
+static void cut_both(const struct pgs_candidate *c, struct pgs_part *part)
 {
     uint32_t was = 0;
 
-    while (n && n != was) {
-        uint32_t skip = 0;
-
-        was = n;
-        n = cut(c->client, c->client_gfn + *at, n, &skip);
-        *at += skip;
-        skip = 0;
-        if (n)
-            n = cut(c->source, c->source_gfn + *at, n, &skip);
-        *at += skip;
+    while (part->count && part->count != was) {
+        was = part->count;
+        part->block = 1;
+        cut(c->client, c->client_gfn, part);
+        cut(c->source, c->source_gfn, part);
     }
-    return n;
 }
 
-uint32_t pgs_floor_next(const struct pgs_candidate *c, uint32_t *at)
+bool pgs_floor_next(const struct pgs_candidate *c, uint32_t at,
+                    struct pgs_part *ret_part)
 {
-    while (*at < c->count) {
-        uint32_t first = *at;
-        uint32_t n = cut_both(c, &first, c->count - *at);
-
-        if (n) {
-            *at = first;
-            return n;
-        }
-        /* not from here, but a block may begin behind */
-        ++*at;
+    if (c->flags & PGS_EXTENT_FREE) { /* who gives pages up, knows */
+        *ret_part = (struct pgs_part){ at, c->count - at, 1 };
+        return at < c->count;
     }
-    return 0;
+    for (; at < c->count; at++) {
+        *ret_part = (struct pgs_part){ .at = at, .count = c->count - at };
+        cut_both(c, ret_part);
+        if (ret_part->count)
+            return true;
+        /* not from here, but a block may begin behind */
+    }
+    return false;
 }

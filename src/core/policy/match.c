@@ -155,6 +155,13 @@ static bool is_given_up(const struct pgs_match *match, uint32_t key)
     return mismatch->key == key && mismatch->n >= host->options.max_mismatches;
 }
 
+/* Its bytes differ, or those of a page that a floor keeps it together with. */
+static bool is_refuted(const struct pgs_extent *extent, uint32_t k)
+{
+    return extent->result[k] == PGSHARE_ERR_DIFFERENT ||
+           extent->result[k] == PGS_EXTENT_APART;
+}
+
 /* While the batch is looked at: these pages are anybody's again. */
 static void untake_different(struct pgs_match *match,
                              const struct pgs_extent *extent)
@@ -162,8 +169,7 @@ static void untake_different(struct pgs_match *match,
     for (uint32_t k = 0; match->batch && k < extent->count; k++) {
         uint32_t i = extent->client.page + k - match->batch->page;
 
-        if (extent->result[k] != PGSHARE_ERR_DIFFERENT ||
-            i >= match->batch->count)
+        if (!is_refuted(extent, k) || i >= match->batch->count)
             continue;
         match->taken[i / 64] &= ~(UINT64_C(1) << i % 64);
     }
@@ -175,8 +181,7 @@ static void forget_missed(struct pgshare_host *host,
                           const struct pgs_extent *extent)
 {
     for (uint32_t k = 0; k < extent->count; k++)
-        if (!(extent->page[k] & PGS_PAGE_DONE) &&
-            extent->result[k] != PGSHARE_ERR_DIFFERENT)
+        if (!(extent->page[k] & PGS_PAGE_DONE) && !is_refuted(extent, k))
             pgs_scan_forget(extent->client.domain, extent->client.page + k);
 }
 
@@ -186,11 +191,11 @@ void pgs_match_learn(struct pgshare_host *host, const struct pgs_extent *extent)
     uint32_t key = (uint32_t)extent->object; /* of its first page */
     struct pgs_mismatch *mismatch = mismatch_of(scan, key);
 
-    if (extent->cause != PGSHARE_CAUSE_SCAN || !extent->source.domain)
+    if (extent->cause != PGSHARE_CAUSE_SCAN)
         return;
     untake_different(&scan->match, extent);
     forget_missed(host, extent);
-    if (extent->position)
+    if (!extent->source.domain || extent->position)
         return;
     if (!extent->result[0] && mismatch->key == key)
         mismatch->n = 0; /* two contents, one of which was the right one */
@@ -226,9 +231,9 @@ static uint32_t key_of(const struct pgs_match *match, uint32_t print)
     return (uint32_t)pgs_scan_key(print, match->domain->group);
 }
 
-static void take(struct pgs_match *match, uint32_t i)
+static void set_matched(struct pgs_match *match, uint32_t k)
 {
-    match->taken[i / 64] |= UINT64_C(1) << i % 64;
+    match->matched[k / 64] |= UINT64_C(1) << k % 64;
 }
 
 /* The page is left alone for a while, if it is still as it was. */
@@ -328,21 +333,13 @@ void pgs_match_leave(struct pgs_match *match, uint32_t page)
 static uint32_t share_zeroes(struct pgs_match *match, uint32_t k)
 {
     const struct pgs_batch *batch = match->batch;
-    struct pgs_candidate candidate = {
-        .client = match->domain,
-        .client_gfn = batch->gfn + batch->at[k],
-        .cause = PGSHARE_CAUSE_SCAN,
-    };
-    uint32_t n = 0;
+    uint32_t first = batch->at[k], n = 0;
 
     for (; k + n < batch->n && batch->ids[k + n] == match->domain->zero &&
-           batch->at[k + n] == batch->at[k] + n;
+           batch->at[k + n] == first + n;
          n++)
-        take(match, batch->at[k + n]);
-    candidate.count = n;
-    for (uint32_t i = pgs_candidate_try(match->host, &candidate, match->budget);
-         i < n; i++)
-        pgs_match_leave(match, batch->page + batch->at[k + i]);
+        set_matched(match, k + n);
+    pgs_blocks_zeroes(match, batch->page + first, n);
     return n;
 }
 
@@ -487,7 +484,7 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
     if (found.later)
         note(match, k, 0);
     else if (found.match)
-        match->matched[k / 64] |= UINT64_C(1) << k % 64;
+        set_matched(match, k);
     else if (!note(match, k, print))
         return 1;
     if (!found.self && (found.match ? found.copies < COPIES : !found.later))

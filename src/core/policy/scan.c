@@ -40,11 +40,70 @@ void pgs_scan_fini(struct pgshare_host *host)
     pgs_mutex_fini(&scan->lock);
 }
 
+/* ---- passes that are asked for ------------------------------------------- */
+
 void pgs_scan_want(struct pgshare_host *host, uint64_t dom)
 {
-    atomic_store_explicit(&host->policy->scan.wanted, dom ? dom : UINT64_MAX,
-                          memory_order_release);
+    struct pgs_scan *scan = &host->policy->scan;
+    uint32_t slot = (uint32_t)(dom % PGS_SLOTS);
+    uint64_t bit = UINT64_C(1) << slot % 64;
+
+    atomic_fetch_add_explicit(&scan->n_wanted, 1, memory_order_relaxed);
+    if (atomic_fetch_or_explicit(&scan->wanted[slot / 64], bit,
+                                 memory_order_release) &
+        bit)
+        atomic_fetch_sub_explicit(&scan->n_wanted, 1, memory_order_relaxed);
     pgs_wake(host);
+}
+
+static bool is_wanted(const struct pgs_scan *scan)
+{
+    return atomic_load_explicit(&scan->n_wanted, memory_order_relaxed);
+}
+
+/* Takes the requests that are set in `mask` of a word; answers which. */
+static uint64_t take_wanted(struct pgs_scan *scan, uint32_t word, uint64_t mask)
+{
+    uint64_t bits = atomic_load_explicit(&scan->wanted[word],
+                                         memory_order_relaxed) &
+                    mask;
+
+    if (!bits)
+        return 0;
+    bits &= atomic_fetch_and_explicit(&scan->wanted[word], ~bits,
+                                      memory_order_acquire);
+    atomic_fetch_sub_explicit(&scan->n_wanted,
+                              (uint32_t)__builtin_popcountll(bits),
+                              memory_order_relaxed);
+    return bits;
+}
+
+/* One over all is one over each. */
+static bool take_all(struct pgs_scan *scan)
+{
+    if (!take_wanted(scan, 0, 1))
+        return false;
+    for (uint32_t i = 0; i < PGS_SLOTS / 64; i++)
+        take_wanted(scan, i, UINT64_MAX);
+    return true;
+}
+
+/* The next slot that a pass is wanted of, in turn, so that one that is asked
+ * for again and again does not keep others waiting; 0: none. */
+static uint32_t take_slot(struct pgs_scan *scan)
+{
+    for (uint32_t i = 0; i < PGS_SLOTS; i++) {
+        uint32_t slot = (scan->last + 1 + i) % PGS_SLOTS;
+        uint64_t bits = atomic_load_explicit(&scan->wanted[slot / 64],
+                                             memory_order_relaxed);
+
+        if (!bits && slot % 64 == 0)
+            i += 63;
+        else if (slot && bits >> slot % 64 & 1 &&
+                 take_wanted(scan, slot / 64, UINT64_C(1) << slot % 64))
+            return scan->last = slot;
+    }
+    return 0;
 }
 
 /* ---- the walk, under the lock -------------------------------------------- */
@@ -230,7 +289,7 @@ static void count_batch(struct pgshare_host *host, struct pgs_batch *batch,
     struct pgs_policy *policy = host->policy;
 
     batch->n_printed = batch->n;
-    atomic_fetch_add_explicit(&policy->scan.looked, batch->count,
+    atomic_fetch_add_explicit(&policy->scan.looked, batch->pages,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&policy->scan.chosen, batch->n,
                               memory_order_relaxed);
@@ -265,13 +324,19 @@ static bool match_one(struct pgshare_host *host, struct pgs_budget *budget)
     return true;
 }
 
-static void begin(struct pgshare_host *host, uint64_t wanted, bool steered)
+/* From this slot on. */
+static void begin(struct pgshare_host *host, uint32_t slot, bool all,
+                  bool steered)
 {
     struct pgs_scan *scan = &host->policy->scan;
 
+    struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
+                                                     memory_order_seq_cst);
+
     pgs_mutex_lock(&scan->lock);
-    scan->all = wanted == UINT64_MAX;
-    scan->slot = scan->all ? 1 : (uint32_t)(wanted % PGS_SLOTS);
+    scan->all = all;
+    scan->only = domain ? domain->handle : UINT64_MAX;
+    scan->slot = slot;
     scan->gfn = 0;
     scan->steered = steered;
     atomic_store_explicit(&scan->looked, 0, memory_order_relaxed);
@@ -280,33 +345,42 @@ static void begin(struct pgshare_host *host, uint64_t wanted, bool steered)
     pgs_steer_begun(host);
 }
 
+/* Begins a pass that was asked for. False: none was. */
+static bool begin_wanted(struct pgshare_host *host)
+{
+    struct pgs_scan *scan = &host->policy->scan;
+    bool all;
+    uint32_t slot;
+
+    if (!is_wanted(scan))
+        return false;
+    all = take_all(scan);
+    slot = all ? 1 : take_slot(scan);
+    if (slot)
+        begin(host, slot, all, false);
+    return slot;
+}
+
 /* Is a pass under way? Begins the next one if it is time. */
 static bool go_on(struct pgshare_host *host)
 {
     struct pgs_scan *scan = &host->policy->scan;
-    uint64_t wanted;
     bool active, steered;
 
     pgs_mutex_lock(&scan->lock);
     active = scan->slot || scan->out;
+    if (active && is_wanted(scan)) /* what is asked for is not kept waiting */
+        scan->steered = false;
     steered = scan->steered;
     pgs_mutex_unlock(&scan->lock);
-    wanted = active && !steered
-                 ? 0
-                 : atomic_load_explicit(&scan->wanted, memory_order_relaxed);
-    if (active && wanted) { /* what is asked for is not kept waiting */
-        pgs_mutex_lock(&scan->lock);
-        scan->steered = false;
-        pgs_mutex_unlock(&scan->lock);
-        return true;
-    }
     if (active)
         return !steered || pgs_steer_may(host);
-    wanted = atomic_exchange_explicit(&scan->wanted, 0, memory_order_acq_rel);
-    if (!wanted && (scan->begun || !pgs_steer_may(host)))
+    if (begin_wanted(host))
+        return true;
+    if (scan->begun || !pgs_steer_may(host))
         return false;
-    scan->begun |= !wanted; /* passes over little memory would fill the run */
-    begin(host, wanted ? wanted : UINT64_MAX, !wanted);
+    scan->begun = true; /* passes over little memory would fill the run */
+    begin(host, 1, true, true);
     return true;
 }
 
@@ -358,10 +432,11 @@ bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)
     pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
     if (end_pass(host) || (scan->steered && !pgs_steer_may(host)))
         left = false;
-    return left || atomic_load_explicit(&scan->wanted, memory_order_relaxed);
+    return left || is_wanted(scan);
 }
 
-void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info)
+uint64_t pgs_scan_tell(struct pgshare_host *host,
+                       struct pgshare_scan_info *info)
 {
     struct pgs_scan *scan = &host->policy->scan;
     const struct pgs_steer *steer = &scan->steer;
@@ -376,6 +451,7 @@ void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info)
     info->scanned = atomic_load_explicit(&scan->chosen, memory_order_relaxed);
     info->cpu_ns = atomic_load_explicit(&steer->spent, memory_order_relaxed);
     info->yield = (uint64_t)steer->yield;
+    return scan->all ? 0 : scan->only;
 }
 
 uint64_t pgs_scan_due(struct pgshare_host *host)

@@ -48,6 +48,7 @@ struct pgs_batch {
     uint32_t page; /* ordinal of the first GFN */
     uint32_t count;
     uint32_t turn;      /* pgs_domain::scans */
+    uint32_t pages;     /* GFNs that have memory */
     uint32_t n;         /* pages chosen, that are still to be looked up */
     uint32_t n_printed; /* all that were chosen */
     uint32_t first;     /* of those, the first one's offset */
@@ -118,6 +119,8 @@ struct pgs_scan {
     uint32_t slot;         /* domain that is walked; 0: no pass is under way */
     uint64_t gfn;          /* from here on */
     bool all;              /* go on with the next domain */
+    uint64_t only;         /* if not: the domain of this pass, or the last */
+    uint32_t last;         /* the runner: slot that was asked for last */
     bool steered;          /* begun by steering, not asked for */
     bool begun;            /* the runner: this run has begun such a pass */
     uint32_t out;          /* batches between walk and end, … */
@@ -128,7 +131,10 @@ struct pgs_scan {
     struct pgs_batch *free;
     struct pgs_batch *done;
     struct pgs_batch **done_last;
-    _Atomic uint64_t wanted; /* a handle, UINT64_MAX: all, 0: none */
+    /* Passes that are asked for: one bit for each slot, bit 0 for all.
+     * Invariant: n_wanted ≥ bits set; equal when nobody is asking. */
+    _Atomic uint64_t wanted[PGS_SLOTS / 64];
+    _Atomic uint32_t n_wanted;
     _Atomic uint64_t passes; /* that have ended */
     _Atomic uint64_t looked; /* pages walked over in this pass */
     _Atomic uint64_t chosen; /* pages fingerprinted in this pass */
@@ -152,8 +158,10 @@ void pgs_scan_want(struct pgshare_host *host, uint64_t dom);
 /* Goes on with the pass, as long as no hint comes. True: work is left that
  * could be done now. */
 bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget);
-/* Fills in all but the size. */
-void pgs_scan_tell(struct pgshare_host *host, struct pgshare_scan_info *info);
+/* Fills in all but the size, and but for `tracked` if the pass is over one
+ * domain only: that is answered then, else 0. */
+uint64_t pgs_scan_tell(struct pgshare_host *host,
+                       struct pgshare_scan_info *info);
 /* When there will be work, though nothing happens. */
 uint64_t pgs_scan_due(struct pgshare_host *host);
 /* Any thread: takes the next block of the walk. False: there is none. */
@@ -193,11 +201,15 @@ bool pgs_match_holds(struct pgshare_host *host, uint32_t page, uint32_t group,
                      uint32_t print);
 
 /* Page `client` may equal page `source`: grows a run from there, unless it is
- * part of one at that distance already. Answers its length. */
+ * part of one at that distance already. Answers its length; 0: it is one with
+ * which a floor does not let this page be shared. */
 uint32_t pgs_blocks_anchor(struct pgs_match *match, uint32_t client,
                            uint32_t source);
 /* How many runs propose to share this page. */
 uint32_t pgs_blocks_proposed(const struct pgs_match *match, uint32_t source);
+/* Pages of zeroes become candidates at once. */
+void pgs_blocks_zeroes(struct pgs_match *match, uint32_t client,
+                       uint32_t count);
 /* The runs become candidates, those with the largest blocks first. */
 void pgs_blocks_share(struct pgs_match *match);
 /* The largest aligned block in [first, first + count). */
@@ -228,9 +240,18 @@ void pgs_steer_charge(struct pgshare_host *host, uint64_t cpu_ns);
 /* Any thread. [gfn, gfn + count) is legal, order < PGSHARE_ORDERS. _NOMEM. */
 int pgs_floor_set(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                   uint32_t order);
-/* The first part of a candidate, from page *at on, that may be shared: its
- * length, and *at where it begins; 0: no more. */
-uint32_t pgs_floor_next(const struct pgs_candidate *candidate, uint32_t *at);
+/* A part of a candidate that no floor forbids: blocks of `block` pages. */
+struct pgs_part {
+    uint32_t at;
+    uint32_t count; /* a multiple of `block` */
+    uint32_t block; /* the larger one of both sides' */
+};
+
+/* The first such part from page `at` on. False: there is no more. */
+bool pgs_floor_next(const struct pgs_candidate *candidate, uint32_t at,
+                    struct pgs_part *ret_part);
+/* Pages of the blocks in which the page's region is shared; 1: no floor. */
+uint32_t pgs_floor_size(const struct pgs_domain *domain, uint64_t gfn);
 
 /* ---- what a word says ---------------------------------------------------- */
 

@@ -141,18 +141,22 @@ static void choose_logged(struct pgs_domain *domain, struct pgs_batch *batch,
         choose_page(batch, i, print);
 }
 
-/* Are these pages unchanged, and is the content of all known that may be
+/* Counts pages. Are they unchanged, and is the content of all known that may be
  * shared? */
-static bool is_quiet(const struct pgs_batch *batch, _Atomic uint64_t *words,
+static bool is_quiet(struct pgs_batch *batch, _Atomic uint64_t *words,
                      uint32_t i, uint32_t n)
 {
     uint64_t changed;
     bool unknown = false;
 
     memcpy(&changed, &batch->status[i], sizeof(changed));
-    for (uint32_t k = 0; k < n; k++)
-        unknown |= (atomic_load_explicit(&words[i + k], memory_order_relaxed) &
-                    UNKNOWN_MASK) == PGS_PRIVATE;
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t word = atomic_load_explicit(&words[i + k],
+                                             memory_order_relaxed);
+
+        unknown |= (word & UNKNOWN_MASK) == PGS_PRIVATE;
+        batch->pages += pgs_word_state(word) != PGS_HOLE;
+    }
     return !changed && !unknown;
 }
 
@@ -164,7 +168,7 @@ static void choose_by_log(struct pgs_domain *domain, struct pgs_batch *batch,
     for (uint32_t i = 0; i < batch->count; i += STEP) {
         uint32_t n = batch->count - i < STEP ? batch->count - i : STEP;
 
-        if (!batch->all && is_quiet(batch, words, i, n))
+        if (is_quiet(batch, words, i, n) && !batch->all)
             continue;
         for (uint32_t k = 0; k < n; k++)
             choose_logged(domain, batch, words, i + k);
@@ -177,6 +181,7 @@ static void choose_by_turn(const struct pgs_domain *domain,
     for (uint32_t i = 0; i < batch->count; i++) {
         uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
 
+        batch->pages += pgs_word_state(word) != PGS_HOLE;
         if (pgs_scan_is_plain(domain, word) &&
             (batch->all || pgs_scan_is_due(word, batch->turn)))
             choose_page(batch, i, pgs_word_index(word));
@@ -266,7 +271,7 @@ uint32_t pgs_batch_start(struct pgshare_host *host)
         return 0;
     }
     count = batch->count;
-    batch->n = 0;
+    batch->n = batch->pages = 0;
     batch->again = false;
     batch->logged = domain->caps & PGSHARE_CAP_CHANGE_LOG;
     atomic_store_explicit(&call->domain, domain, memory_order_release);

@@ -24,10 +24,11 @@ bool analysis_fail(struct analysis *analysis, const char *format, ...)
     char text[1024];
     va_list args;
 
+    if (atomic_exchange(&analysis->failed, true) && !analysis->opening)
+        return false;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    analysis->failed = true;
     if (options->complain)
         options->complain(options->ctx, text);
     return false;
@@ -66,6 +67,7 @@ static bool open_all(struct analysis *analysis)
     bool good = true;
     bool measured = true;
 
+    analysis->opening = true;
     for (uint32_t i = 0; i < analysis->n_inputs; i++) {
         struct input *input = &analysis->inputs[i];
 
@@ -73,6 +75,7 @@ static bool open_all(struct analysis *analysis)
         measured = measured && input->size;
         analysis->total += input->size;
     }
+    analysis->opening = false;
     if (!measured)
         analysis->total = 0;
     return good;

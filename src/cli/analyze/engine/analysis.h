@@ -131,10 +131,12 @@ struct analysis {
     uint64_t total;    /* bytes to be read; 0: unknown */
     _Atomic uint64_t done;
     atomic_bool failed;
+    bool opening; /* every image that is wrong is told */
 };
 
 /*
- * What is wrong is told through options->complain, once; then these answer
+ * What is wrong is told through options->complain, once, by whichever thread
+ * meets it first; of images that cannot be opened, each. Then these answer
  * false, and only analysis_close() may follow.
  */
 bool analysis_open(struct analysis *analysis,
