@@ -60,6 +60,19 @@ static void finish(struct pgs_call *call)
     pgs_extent_free(host, extent);
 }
 
+/* No memory: what is not tried now is looked at by another pass. */
+static void forget_block(const struct pgs_candidate *c,
+                         const struct pgs_part *part)
+{
+    uint32_t page;
+
+    for (uint32_t i = 0; i < part->block; i++) {
+        page = pgs_page_of(c->client, c->client_gfn + part->at + i);
+        if (page != PGS_PAGE_NONE)
+            pgs_scan_forget(c->client, page);
+    }
+}
+
 /* Fills in one extent of the candidate, of whole blocks at the beginning of
  * this part. */
 static struct pgs_extent *make(struct pgshare_host *host,
@@ -81,8 +94,10 @@ static struct pgs_extent *make(struct pgshare_host *host,
     if (!n || (c->source && source == client))
         return NULL;
     extent = pgs_extent_new(host, n);
-    if (!extent)
+    if (!extent) {
+        forget_block(c, part);
         return NULL;
+    }
     extent->flags = c->flags | PGS_EXTENT_MARK;
     extent->block = part->block;
     extent->cause = c->cause;

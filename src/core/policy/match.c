@@ -394,7 +394,7 @@ static void look_up(struct pgs_match *match, uint32_t k,
     const struct pgs_batch *batch = match->batch;
     uint32_t self = batch->page + batch->at[k];
     uint32_t print = match->print[batch->at[k]];
-    uint32_t cursor = 0, page;
+    uint32_t cursor = 0, page, n;
     uint64_t room;
 
     while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
@@ -408,9 +408,12 @@ static void look_up(struct pgs_match *match, uint32_t k,
                 note_full(match, k, page, ret_found);
                 continue;
             }
+            n = pgs_blocks_anchor(match, self, page);
+            if (!n) /* a floor forbids it: as if there were none */
+                continue;
             ret_found->match = true;
             ret_found->copies++;
-            if (pgs_blocks_anchor(match, self, page) >= LONG)
+            if (n >= LONG)
                 break;
         } else if (is_of_batch(match, page, print)) {
             ret_found->copies++;

@@ -329,7 +329,6 @@ static void begin(struct pgshare_host *host, uint32_t slot, bool all,
                   bool steered)
 {
     struct pgs_scan *scan = &host->policy->scan;
-
     struct pgs_domain *domain = atomic_load_explicit(&host->slots[slot],
                                                      memory_order_seq_cst);
 
@@ -423,16 +422,17 @@ bool pgs_scan_run(struct pgshare_host *host, struct pgs_budget *budget)
 {
     struct pgs_scan *scan = &host->policy->scan;
     uint64_t before;
-    bool left;
+    bool left, ended;
 
     if (!(host->info.ops >> PGSHARE_OP_FINGERPRINT & 1) || !go_on(host))
         return false;
     before = pgs_cpu(&host->platform);
     left = do_blocks(host, budget);
     pgs_steer_charge(host, pgs_cpu(&host->platform) - before);
-    if (end_pass(host) || (scan->steered && !pgs_steer_may(host)))
+    ended = end_pass(host);
+    if (ended || (scan->steered && !pgs_steer_may(host)))
         left = false;
-    return left || is_wanted(scan);
+    return left || (ended && is_wanted(scan));
 }
 
 uint64_t pgs_scan_tell(struct pgshare_host *host,
