@@ -158,7 +158,8 @@ static void run(const struct measurement *what, struct pgs_figure *figure)
 
     /* What is large comes from the kernel and goes back to it. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
-    pgs_rig_open(&scene.rig, 2 * (what->sources + what->clients) + 65536, 1);
+    pgs_rig_open_logged(&scene.rig,
+                        2 * (what->sources + what->clients) + 65536);
     pgs_rig_host_close(&scene.rig);
     if (what->clients) {
         pgs_rig_guest(&scene.rig, &scene.client, what->clients, what->content,
