@@ -67,6 +67,44 @@ START_TEST(test_a_page_that_is_forked_later_counts_once)
 }
 END_TEST
 
+/* What others have in reserve stays there, whoever goes. */
+START_TEST(test_a_stub_that_is_none_any_more_may_demand)
+{
+    struct pgshare_mock_domain *child;
+    uint64_t dom, value = 1;
+    struct world w;
+
+    child = open_stub(&w, &dom);
+    ck_assert_int_eq(fork_without_cover(&w, dom), 0);
+    if (_i)
+        ck_assert_int_eq(pgshare_domain_thaw(w.host, w.dom[0]), 0);
+    else
+        ck_assert_int_eq(pgshare_mock_leave(w.guest[0]), 0);
+    ck_assert_int_eq(w.host->unsecured, 0);
+    world_settle(&w);
+    ck_assert_int_eq(w.host->written_off, 0);
+    ck_assert_uint_ge(world_stats(&w).reserve, world_stats(&w).saved);
+    ck_assert_int_eq(pgshare_mock_write(child, 3, 0, &value, sizeof(value)),
+                     0);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_pages_that_the_child_loses_are_none_of_its_demands)
+{
+    struct pgshare_mock_domain *child;
+    struct world w;
+    uint64_t dom;
+
+    child = open_stub(&w, &dom);
+    ck_assert_int_eq(fork_without_cover(&w, dom), 0);
+    ck_assert_int_eq(pgshare_mock_depopulate(child, 8, 4), 0);
+    ck_assert_int_eq(w.host->unsecured, WORLD_PAGES - 4);
+    ck_assert_int_eq(pgshare_mock_leave(child), 0);
+    world_close(&w);
+}
+END_TEST
+
 static Suite *make(void)
 {
     Suite *suite = suite_create("fork");
@@ -74,6 +112,10 @@ static Suite *make(void)
 
     tcase_add_test(tcase, test_what_a_child_lacks_ends_with_it);
     tcase_add_test(tcase, test_a_page_that_is_forked_later_counts_once);
+    tcase_add_loop_test(tcase, test_a_stub_that_is_none_any_more_may_demand, 0,
+                        2);
+    tcase_add_test(tcase,
+                   test_pages_that_the_child_loses_are_none_of_its_demands);
     return suite;
 }
 

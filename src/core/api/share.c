@@ -5,6 +5,7 @@
  */
 #include "api/visit.h"
 #include "mechanism/fork.h"
+#include "mechanism/ledger.h"
 #include "mechanism/mark.h"
 #include "mechanism/share.h"
 
@@ -345,6 +346,8 @@ int pgshare_domain_thaw(struct pgshare_host *host, uint64_t dom)
                                     memory_order_acq_rel) &
           PGS_DOMAIN_FROZEN))
         r = PGSHARE_ERR_STATE;
+    if (!r)
+        pgs_unsecured_end_stub(visit.domain);
     return pgs_visit_end(&visit, r);
 }
 

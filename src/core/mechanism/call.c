@@ -491,8 +491,7 @@ static bool is_frame_there(struct pgs_call *call)
     struct pgshare_host *host = call->host;
 
     return pgs_reserve_at_hand(host) > 0 ||
-           pgs_now(&host->platform) - call->born_ns >= call->timeout ||
-           is_lost(call);
+           pgs_now(&host->platform) >= call->again_ns || is_lost(call);
 }
 
 static bool is_ready(struct pgs_call *call)

@@ -40,8 +40,8 @@ enum pgs_verdict {
     PGS_WAIT_PAGE,
     PGS_WAIT_HARVEST, /* somebody else's, of pgs_call::harvest */
     PGS_WAIT_JOIN,    /* pgs_call::frame is being joined to another */
-    PGS_WAIT_FRAME,   /* the reserve is empty; up to pgs_call::timeout since
-                       * pgs_call::born_ns, and while the domain lives */
+    PGS_WAIT_FRAME,   /* the reserve is empty; up to pgs_call::again_ns, and
+                       * while the domain lives */
     PGS_DONE
 };
 
@@ -105,6 +105,7 @@ struct pgs_call {
     struct pgs_extent *extent;  /* for shares, marks, forks */
     void (*finish)(struct pgs_call *call); /* runner-owned: at the end */
     uint64_t born_ns;
+    uint64_t again_ns;          /* PGS_WAIT_FRAME */
 
     struct pgs_call *next;      /* the runner's list, or the free list */
     _Atomic uint32_t owner;     /* enum pgs_owner */

@@ -237,10 +237,12 @@ void pgs_page_drop(struct pgshare_host *host, uint32_t page, uint64_t word)
 {
     const uint64_t all = PGS_ATTR_ALL & ~(PGS_ATTR_NEVER | PGS_ATTR_READONLY);
 
-    if (pgs_word_state(word) == PGS_SHARED)
+    if (pgs_word_state(word) == PGS_SHARED) {
+        pgs_unsecured_end(pgs_page_domain(host, page), 1);
         pgs_page_unmap(host, pgs_word_index(word));
-    else if (pgs_word_state(word) == PGS_PROTECTED)
+    } else if (pgs_word_state(word) == PGS_PROTECTED) {
         pgs_page_unmark(host, pgs_word_index(word));
+    }
     if (pgs_word_state(word) != PGS_HOLE)
         pgs_count(&host->shards, PGS_LEVEL_TRACKED, (uint64_t)-1);
     pgs_page_commit(host, page, PGS_HOLE, all, 0);

@@ -41,7 +41,10 @@ static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
     if (!source && extent->flags & PGS_EXTENT_HOLES) {
         if (pgs_word_state(word) != PGS_HOLE)
             return PGSHARE_ERR_STATE;
-        return pgs_quarantined(side->domain, word) ? PGSHARE_ERR_BUSY : 0;
+        /* who holds it reaches what was there before it was discarded */
+        return pgs_quarantined(side->domain, word) || word & PGS_ATTR_HELD
+                   ? PGSHARE_ERR_BUSY
+                   : 0;
     }
     if (pgs_word_state(word) == PGS_HOLE)
         return PGSHARE_ERR_HOLE;

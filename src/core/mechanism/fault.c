@@ -236,10 +236,10 @@ static enum pgs_verdict unshared(struct pgs_call *call)
         finish_taking(call, pgs_word_index(word));
     else
         pgs_page_unmap(host, pgs_word_index(word));
+    if (call->flags & (PGS_FAULT_OBTAINED | PGS_FAULT_TAKING))
+        pgs_unsecured_end(call->domain, 1);
     if (outcome != PGSHARE_FAULT_LAST_MAPPING && !call->payer)
         call->payer = PGSHARE_PAID_RESERVE;
-    if (call->flags & PGS_FAULT_OBTAINED)
-        pgs_unsecured_end(call->domain, 1);
     if (call->flags & PGS_FAULT_UNDO) /* else the outcome tells */
         atomic_fetch_add_explicit(&pgs_tally_mine(call->domain)->broken, 1,
                                   memory_order_relaxed);
@@ -345,12 +345,30 @@ static enum pgs_verdict dispatch(struct pgs_call *call, uint64_t word)
     }
 }
 
-/* A reader comes while its page's frame is being joined to another. */
-static enum pgs_verdict wait_for_join(struct pgs_call *call, uint64_t word)
+static bool is_reader(const struct pgs_call *call)
 {
-    call->frame = pgs_node_frame(&call->host->frames, pgs_word_index(word));
+    return call->kind == PGSHARE_OUTCOME_GET &&
+           call->intent == PGSHARE_GET_READ;
+}
+
+/* The page is held; a reader needs no more. */
+static enum pgs_verdict hold(struct pgs_call *call, uint64_t word)
+{
+    int r = pgs_hold_add(call->host, call->page, call->intent);
+
+    if (r == PGSHARE_ERR_BUSY) { /* its frame is being joined to another */
+        call->frame = pgs_node_frame(&call->host->frames,
+                                     pgs_word_index(word));
+        pgs_page_unlock(call->host, call->page);
+        return PGS_WAIT_JOIN;
+    }
+    if (r)
+        return fail(call, r);
+    call->flags |= PGS_FAULT_LISTED;
+    if (!is_reader(call) || pgs_word_state(word) == PGS_HOLE)
+        return dispatch(call, word);
     pgs_page_unlock(call->host, call->page);
-    return PGS_WAIT_JOIN;
+    return PGS_DONE;
 }
 
 static enum pgs_verdict begin(struct pgs_call *call)
@@ -370,21 +388,13 @@ static enum pgs_verdict begin(struct pgs_call *call)
     /* by now, the write that covered the page may be done, and another one */
     if (call->owner == PGS_OWNER_RUNNER && call->kind != PGSHARE_OUTCOME_GET)
         call->flags &= ~(uint32_t)PGS_FAULT_WHOLE;
-    if (!(call->flags & PGS_FAULT_FORCE) &&
+    if (!(call->flags & PGS_FAULT_FORCE) && !is_reader(call) &&
         (word & PGS_ATTR_READONLY ||
          pgs_domain_flags(domain) & PGS_DOMAIN_FROZEN) &&
         pgs_word_state(word) != PGS_HOLE)
         return refuse(call);
-    if (call->kind == PGSHARE_OUTCOME_GET) {
-        int r = pgs_hold_add(call->host, call->page, call->intent);
-
-        if (r == PGSHARE_ERR_BUSY)
-            return wait_for_join(call, word);
-        if (r)
-            return fail(call, r);
-        call->flags |= PGS_FAULT_LISTED;
-    }
-    return dispatch(call, word);
+    return call->kind == PGSHARE_OUTCOME_GET ? hold(call, word)
+                                             : dispatch(call, word);
 }
 
 struct pgs_call *pgs_fault_take(struct pgs_domain *domain, uint32_t page,

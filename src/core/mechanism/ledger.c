@@ -426,6 +426,8 @@ static int64_t take_unsecured(struct pgs_domain *child, int64_t most)
                                        memory_order_relaxed);
     int64_t n;
 
+    if (!has)
+        return 0;
     do {
         n = has < most ? has : most;
     } while (!atomic_compare_exchange_weak_explicit(
@@ -441,15 +443,38 @@ void pgs_unsecured_end(struct pgs_domain *child, uint64_t n)
     take_unsecured(child, (int64_t)n);
 }
 
-/* What the child was forked without ends with it. Its mappings may be fewer by
- * now: the platform has broken some, with frames of the reserve. */
-static void forget_unsecured(struct pgs_domain *child)
+/* The same, but the reserve has to make up for them; said first, so that nobody
+ * finds the books short. */
+static int64_t write_off_unsecured(struct pgs_domain *child, int64_t most)
 {
+    _Atomic int64_t *written_off = &child->host->written_off;
     int64_t n = atomic_load_explicit(&child->unsecured, memory_order_relaxed);
+    int64_t taken;
 
-    atomic_fetch_add_explicit(&child->host->written_off, n,
-                              memory_order_relaxed);
-    take_unsecured(child, n);
+    n = n < most ? n : most;
+    atomic_fetch_add_explicit(written_off, n, memory_order_relaxed);
+    taken = take_unsecured(child, n);
+    atomic_fetch_sub_explicit(written_off, n - taken, memory_order_relaxed);
+    return taken;
+}
+
+void pgs_unsecured_end_stub(struct pgs_domain *stub)
+{
+    struct pgshare_host *host = stub->host;
+    struct pgs_share_sums sums;
+    int64_t left;
+
+    if (!unsecured(host))
+        return;
+    pgs_ledger_sums(stub, &sums);
+    left = (int64_t)(sums.shared + sums.zero);
+    for (uint32_t slot = 1; left && slot < host->slots_used; slot++) {
+        struct pgs_domain *child = atomic_load_explicit(&host->slots[slot],
+                                                        memory_order_seq_cst);
+
+        if (child) /* whose demands they were does not matter */
+            left -= write_off_unsecured(child, left);
+    }
 }
 
 void pgs_ledger_forget(struct pgs_domain *domain)
@@ -459,7 +484,10 @@ void pgs_ledger_forget(struct pgs_domain *domain)
     uint64_t lost, own;
     uint32_t slot = 0;
 
-    forget_unsecured(domain);
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_FROZEN)
+        pgs_unsecured_end_stub(domain);
+    /* the platform may have broken some, with frames of the reserve */
+    write_off_unsecured(domain, INT64_MAX);
     pgs_mutex_lock(&host->domains_lock);
     service = domain->service;
     own = end_claims(domain);

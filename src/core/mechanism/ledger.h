@@ -90,10 +90,15 @@ void pgs_bonus_repaid(struct pgs_domain *payer, struct pgs_domain *breaker,
 /* Who secures the domain's claims from now on; NULL: itself. _INVALID, _OWED. */
 int pgs_service_set(struct pgs_domain *domain, struct pgs_domain *service);
 
-/* A fork makes so many mappings of its child without cover; and so many of them
- * are none, or are broken with frames that nobody else had in reserve. */
+/* A fork makes so many mappings of its child without cover, each of which may
+ * demand a frame, since the stub does not; and so many of them are none after
+ * all, or have gone, or are paid by nobody's cover. (Of a domain that was forked
+ * with cover, or not at all, there are none.) */
 void pgs_unsecured_add(struct pgs_domain *child, uint64_t n);
 void pgs_unsecured_end(struct pgs_domain *child, uint64_t n);
+/* A stub is one no more: for each of its mappings one demand less is without
+ * cover, since it may write, or goes. */
+void pgs_unsecured_end_stub(struct pgs_domain *stub);
 
 /* A domain goes: its claims end, domains that it serves lose their claims'
  * security (their claims are written off), its FIFO is emptied. */

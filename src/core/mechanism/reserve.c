@@ -224,11 +224,12 @@ void pgs_reserve_put_off(struct pgshare_host *host)
 
 uint64_t pgs_reserve_due(struct pgshare_host *host)
 {
+    bool recount = atomic_load_explicit(&host->recount, memory_order_relaxed);
+
     if (!(host->info.ops >> PGSHARE_OP_RESERVE & 1) ||
-        atomic_load_explicit(&host->recount, memory_order_relaxed) ||
-        !missing_frames(host))
+        (!recount && !missing_frames(host)))
         return PGSHARE_FOREVER;
-    if (pgs_calls_busy(host)) /* it has to wait for them */
+    if (recount || pgs_calls_busy(host)) /* they have to wait for others */
         return pgs_now(&host->platform) + REFILL_FIRST_NS;
     return atomic_load_explicit(&host->refill_due, memory_order_relaxed);
 }

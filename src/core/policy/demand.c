@@ -38,6 +38,10 @@
 
 #include <pgshare/fault.h>
 
+/* A demand that waits looks so often for a volatile page, or memory of the
+ * machine, that has come meanwhile. */
+#define AGAIN_NS UINT64_C(5000000)
+
 static enum pgs_verdict pay(struct pgs_call *call);
 
 static enum pgs_verdict answered(struct pgs_call *call)
@@ -80,6 +84,7 @@ static enum pgs_verdict wait_or_refuse(struct pgs_call *call)
         call->timeout = call->host->options.op_timeout_ns;
         call->born_ns = pgs_now(&call->host->platform);
     }
+    call->again_ns = pgs_now(&call->host->platform) + AGAIN_NS;
     call->step = pay;
     return PGS_WAIT_FRAME;
 }
