@@ -27,6 +27,119 @@ static void hint(struct world *w, uint64_t gfn, uint64_t count)
     world_settle(w);
 }
 
+/* ---- candidates that are cut ------------------------------------------- */
+
+START_TEST(test_nothing_below_the_floor_is_shared)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 100, 1, 7);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 4), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 16);
+    for (unsigned i = 96; i < 112; i++)
+        ck_assert(!together(&w, 0, i, 1, i));
+    ck_assert(together(&w, 0, 95, 1, 95));
+    ck_assert(together(&w, 0, 112, 1, 112));
+    /* hints keep to it, too */
+    ck_assert_int_eq(pgshare_hint_same(w.host, w.dom[0], 98, w.dom[1], 98, 1),
+                     0);
+    world_settle(&w);
+    ck_assert(!together(&w, 0, 98, 1, 98));
+    ck_assert_int_eq(set_floor(&w, 1, 99, 1, 0), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_both_sides_floors_hold)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    fill(&w, 1, 8, 64, 1000); /* 0 … 63 of guest 0, at 8 … 71 */
+    ck_assert_int_eq(set_floor(&w, 0, 0, 1, 4), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 1, 4), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0); /* 8 is no multiple of 16 */
+    ck_assert_int_eq(set_floor(&w, 1, 0, 1, 3), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 64);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_floors_refuse_what_is_wrong)
+{
+    struct world w;
+
+    open_scan(&w, false);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 1, PGSHARE_ORDERS),
+                     PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 0, 1), PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(set_floor(&w, 0, WORLD_GFNS, 1, 1), PGSHARE_ERR_RANGE);
+    ck_assert_int_eq(pgshare_scan_floor(w.host, 4711, 0, 1, 1),
+                     PGSHARE_ERR_NODOMAIN);
+    ck_assert_int_eq(pgshare_scan_floor(NULL, 1, 0, 1, 1), PGSHARE_ERR_INVALID);
+    ck_assert_int_eq(set_floor(&w, 0, 0, WORLD_GFNS, 9), 0);
+    world_close(&w);
+}
+END_TEST
+
+/* A page that stays private for the sake of a floor is known all the same. */
+START_TEST(test_what_a_floor_keeps_private_costs_nothing_until_it_is_written)
+{
+    uint64_t compared;
+    struct world w;
+
+    open_scan(&w, true);
+    ck_assert_int_eq(set_floor(&w, 0, 0, 512, 9), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 9), 0);
+    fill(&w, 1, 100, 1, 7);
+    ck_assert_uint_eq(pass(&w), 2 * WORLD_PAGES);
+    compared = world_stats(&w).compared;
+    ck_assert_uint_eq(pass(&w), 0);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_uint_eq(world_stats(&w).compared, compared);
+    /* the one that is written is an anchor for all that are known */
+    fill(&w, _i, 100, 1, 1100);
+    fill(&w, !_i, 100, 1, 1100);
+    ck_assert_uint_eq(pass(&w), 2);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_known_pages_are_shared_when_a_floor_or_suspension_ends)
+{
+    struct world w;
+
+    open_scan(&w, _i);
+    ck_assert_int_eq(set_floor(&w, 1, 0, 512, 9), 0);
+    fill(&w, 1, 100, 1, 7);
+    pass(&w);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_int_eq(set_floor(&w, 1, 3, 1, 0), 0);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), WORLD_PAGES - 1);
+    /* the source is suspended, so nothing comes of it */
+    ck_assert_int_eq(pgshare_domain_suspend(w.host, w.dom[0]), 0);
+    fill(&w, 1, 5, 1, 1006);
+    fill(&w, 1, 100, 1, 1100);
+    pass(&w);
+    pass(&w);
+    ck_assert(!together(&w, 0, 100, 1, 100));
+    ck_assert_int_eq(pgshare_domain_resume(w.host, w.dom[0]), 0);
+    pass(&w);
+    ck_assert(together(&w, 0, 100, 1, 100));
+    world_close(&w);
+}
+END_TEST
+
 /* ---- a page that drops out ----------------------------------------------- */
 
 START_TEST(test_a_block_that_one_page_differs_in_is_left_alone)
@@ -369,10 +482,21 @@ END_TEST
 static Suite *make(void)
 {
     Suite *suite = suite_create("floor");
+    TCase *kept = pgs_tcase(suite, "kept");
     TCase *apart = pgs_tcase(suite, "apart");
     TCase *whose = pgs_tcase(suite, "whose");
     TCase *again = pgs_tcase(suite, "again");
 
+    tcase_add_loop_test(kept, test_nothing_below_the_floor_is_shared, 0, 2);
+    tcase_add_loop_test(kept, test_both_sides_floors_hold, 0, 2);
+    tcase_add_test(kept, test_floors_refuse_what_is_wrong);
+    tcase_add_loop_test(
+        kept,
+        test_what_a_floor_keeps_private_costs_nothing_until_it_is_written, 0,
+        2);
+    tcase_add_loop_test(
+        kept, test_known_pages_are_shared_when_a_floor_or_suspension_ends, 0,
+        2);
     tcase_add_loop_test(apart,
                         test_a_block_that_one_page_differs_in_is_left_alone, 0,
                         FLAVOURS);
