@@ -66,6 +66,8 @@ static void *tracker_alloc(void *ctx, size_t bytes, size_t align,
         misused(tracker, "asked for a size of", 0, 1);
     if (align < 8 || (align & (align - 1)) != 0)
         misused(tracker, "asked for an alignment of", align, 8);
+    if (flags & PGSHARE_ALLOC_DENSE)
+        atomic_fetch_add(&tracker->dense, 1);
     if (fails(tracker))
         return NULL;
 

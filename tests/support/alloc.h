@@ -38,6 +38,7 @@ struct pgs_tracker {
     _Atomic uint64_t live_blocks; /* allocated and not yet freed */
     _Atomic uint64_t live_bytes;
     _Atomic uint64_t misuses; /* wrong size, double free, overrun */
+    _Atomic uint64_t dense;   /* calls with PGSHARE_ALLOC_DENSE, ever */
 
     uint64_t fail_first; /* calls in [first, last) fail */
     uint64_t fail_last;

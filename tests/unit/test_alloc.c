@@ -87,6 +87,29 @@ START_TEST(test_large_blocks_are_lazy)
 }
 END_TEST
 
+START_TEST(test_dense_blocks_have_room_for_huge_pages)
+{
+    const size_t huge = (size_t)2 << 20;
+    struct pgs_heap heap;
+
+    pgs_heap_init(&heap, NULL);
+    for (int again = 0; again < 2; again++) {
+        unsigned char *ptr = pgs_heap_zalloc_dense(&heap, 3, huge, 64);
+
+        ck_assert_ptr_nonnull(ptr);
+        ck_assert_uint_eq((uintptr_t)ptr % huge, 0);
+        ck_assert(is_zero(ptr, 3 * huge));
+        memset(ptr, 0xff, 3 * huge);
+        pgs_heap_free(&heap, ptr, 3, huge);
+        /* a small one is like any other */
+        ptr = pgs_heap_zalloc_dense(&heap, 1, 100, 64);
+        ck_assert(is_zero(ptr, 100));
+        pgs_heap_free(&heap, ptr, 1, 100);
+    }
+    ck_assert_uint_eq(heap.bytes, 0);
+}
+END_TEST
+
 START_TEST(test_bytes_are_the_sum)
 {
     struct pgs_heap heap;
@@ -150,6 +173,7 @@ static Suite *make(void)
     tcase_add_test(libc, test_libc_blocks_are_zero_and_aligned);
     tcase_add_test(libc, test_libc_without_zeroes);
     tcase_add_test(libc, test_large_blocks_are_lazy);
+    tcase_add_test(libc, test_dense_blocks_have_room_for_huge_pages);
     tcase_add_test(heap, test_bytes_are_the_sum);
     tcase_add_test(heap, test_a_heap_may_move);
     tcase_add_test(heap, test_overflow_and_exhaustion_are_no_memory);

@@ -383,9 +383,9 @@ START_TEST(test_index_and_maps)
     policy->index.used++;
     expect(&b, PGSHARE_INVARIANT_INDEX);
     policy->index.used--;
-    pgs_index_reserve(&policy->index, 1);
+    pgs_index_reserve(&policy->index, 1, 0);
     pgs_index_seek(&policy->index, 4711, &seek);
-    pgs_index_add(&policy->index, &seek, 3);
+    pgs_index_add(&policy->index, &seek, 3, true);
     ck_assert_uint_eq(world_audit(&b.w, 0), 0);
     ck_assert_int_eq(pgs_keymap_put(&policy->files, &(struct pgs_key){ 1, 2 },
                                     3, false),

@@ -18,9 +18,9 @@ static void add(struct pgs_index *index, uint64_t fingerprint, uint32_t page)
 {
     struct pgs_seek seek;
 
-    pgs_index_reserve(index, 1);
+    pgs_index_reserve(index, 1, 0);
     pgs_index_seek(index, fingerprint, &seek);
-    pgs_index_add(index, &seek, page);
+    pgs_index_add(index, &seek, page, false);
 }
 
 static void take_out(struct pgs_index *index, uint64_t fingerprint,
@@ -196,6 +196,33 @@ START_TEST(test_steady_growth_is_dense_and_loses_next_to_nothing)
 }
 END_TEST
 
+/* Begun with room for all, for some, and with more than a chunk at once. */
+START_TEST(test_it_begins_as_large_as_is_expected)
+{
+    static const uint32_t expected[] = { 100, 100000, 4000000 };
+    const uint32_t pages = 100000;
+    struct pgs_heap heap;
+    struct pgs_index index;
+    uint64_t others = 0;
+
+    index_init(&index, &heap);
+    pgs_index_reserve(&index, 1, expected[_i]);
+    ck_assert(pgs_index_is_valid(&index));
+    ck_assert_uint_eq(index.n_buckets == index.buckets.size, _i == 2);
+    ck_assert_uint_eq(index.n_buckets > 10000, _i > 0);
+    for (uint32_t page = 0; page < pages; page++)
+        add(&index, fingerprint_of(page), page);
+    ck_assert_uint_eq(index.lost, 0);
+    for (uint32_t page = 0; page < pages; page++)
+        ck_assert(proposals(&index, fingerprint_of(page), page, &others));
+    if (_i == 1) /* enough, and not more */
+        ck_assert_double_ge((double)index.used /
+                                ((double)index.n_buckets * PGS_BUCKET_ENTRIES),
+                            0.84);
+    pgs_index_fini(&index);
+}
+END_TEST
+
 /* A page that was removed is not proposed, whatever was asked; and each that is
  * has a content that looks the same. */
 static void check_proposals(const struct pgs_index *index,
@@ -356,6 +383,7 @@ static Suite *make(void)
     tcase_add_test(lookup, test_whose_entry_it_is);
     tcase_add_test(growth,
                    test_steady_growth_is_dense_and_loses_next_to_nothing);
+    tcase_add_loop_test(growth, test_it_begins_as_large_as_is_expected, 0, 3);
     tcase_add_test(growth, test_an_array_does_nearly_the_same);
     tcase_add_test(growth, test_without_memory);
     tcase_add_test(growth,

@@ -50,6 +50,25 @@ START_TEST(test_chunks_begin_on_a_cache_line)
 }
 END_TEST
 
+START_TEST(test_chunks_that_will_be_full_are_dense)
+{
+    struct pgs_heap heap;
+    struct pgs_slab slab;
+
+    pgs_heap_init(&heap, pgs_test_allocator());
+    for (int large = 0; large < 2; large++) {
+        pgs_test_tracker()->dense = 0;
+        heap.large = large;
+        ck_assert_int_eq(pgs_slab_init(&slab, &heap, 24, SHIFT, 2 * CHUNK), 0);
+        ck_assert_int_eq(pgs_slab_grow(&slab), 0);
+        ck_assert_uint_eq(pgs_test_tracker()->dense, large);
+        ck_assert_int_eq(pgs_slab_grow(&slab), 0);
+        ck_assert_uint_eq(pgs_test_tracker()->dense, large + 1);
+        pgs_slab_fini(&slab);
+    }
+}
+END_TEST
+
 START_TEST(test_limit)
 {
     struct pgs_heap heap;
@@ -129,6 +148,7 @@ static Suite *make(void)
 
     tcase_add_test(records, test_records_do_not_move);
     tcase_add_test(records, test_chunks_begin_on_a_cache_line);
+    tcase_add_test(records, test_chunks_that_will_be_full_are_dense);
     tcase_add_test(limits, test_limit);
     tcase_add_test(limits, test_largest_limit_costs_nothing_unused);
     tcase_add_test(limits, test_each_allocation_failing);

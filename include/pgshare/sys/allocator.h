@@ -14,6 +14,9 @@ PGSHARE_BEGIN_DECLS
 
 /** The block must read as zeroes. Large ones should come lazily backed. */
 #define PGSHARE_ALLOC_ZERO 1u
+/** A hint: the block, some MiB long, will be used from one end to the other and
+ * read at random, so that huge pages pay. */
+#define PGSHARE_ALLOC_DENSE 2u
 
 /**
  * @struct pgshare_allocator

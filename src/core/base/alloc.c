@@ -11,6 +11,10 @@
  * mapped from the kernel directly. free() is told the size it allocated, and
  * the size alone decides which of the two kinds a block is: no header, no
  * guess. Such blocks also go back to the system at once when they are freed.
+ *
+ * What will be dense comes in huge pages where the kernel has some to spare: a
+ * table that is read at random misses the TLB less, and one fault brings what
+ * 512 would. A kernel that has none gives small ones, and no word of it.
  */
 #include "base/alloc.h"
 
@@ -20,6 +24,8 @@
 #include <sys/mman.h>
 
 #define LARGE ((size_t)128 << 10)
+/* A huge page, where the kernel has such. */
+#define HUGE ((size_t)2 << 20)
 /* What every mapping is aligned to, on any machine. */
 #define MAPPED_ALIGN ((size_t)4096)
 /* What malloc() aligns to. */
@@ -49,6 +55,15 @@ static void *map_aligned(size_t bytes, size_t align)
     return base + before;
 }
 
+static void *map_dense(size_t bytes, size_t align)
+{
+    void *ptr = map_aligned(bytes, align < HUGE ? HUGE : align);
+
+    if (ptr)
+        madvise(ptr, bytes, MADV_HUGEPAGE);
+    return ptr;
+}
+
 static void *libc_alloc(void *ctx, size_t bytes, size_t align, uint32_t flags)
 {
     bool zero = flags & PGSHARE_ALLOC_ZERO;
@@ -56,6 +71,8 @@ static void *libc_alloc(void *ctx, size_t bytes, size_t align, uint32_t flags)
 
     assert(bytes > 0);
     assert(align >= 8 && pgs_is_power_of_two(align));
+    if (bytes >= HUGE && flags & PGSHARE_ALLOC_DENSE)
+        return map_dense(bytes, align);
     if (bytes >= LARGE)
         return map_aligned(bytes, align);
     if (align <= MALLOC_ALIGN)
@@ -91,10 +108,11 @@ void pgs_heap_init(struct pgs_heap *heap,
     assert(!allocator || (allocator->alloc && allocator->free));
     heap->allocator = allocator ? *allocator : pgs_allocator_libc();
     atomic_init(&heap->bytes, 0);
+    atomic_init(&heap->large, false);
 }
 
-void *pgs_heap_zalloc(struct pgs_heap *heap, size_t n, size_t size,
-                      size_t align)
+static void *take(struct pgs_heap *heap, size_t n, size_t size, size_t align,
+                  uint32_t flags)
 {
     size_t bytes;
     void *ptr;
@@ -105,12 +123,25 @@ void *pgs_heap_zalloc(struct pgs_heap *heap, size_t n, size_t size,
         return NULL;
     bytes = n * size;
     ptr = heap->allocator.alloc(heap->allocator.ctx, bytes,
-                                align < 8 ? 8 : align, PGSHARE_ALLOC_ZERO);
+                                align < 8 ? 8 : align,
+                                PGSHARE_ALLOC_ZERO | flags);
     if (!ptr)
         return NULL;
     assert(((uintptr_t)ptr & (align - 1)) == 0);
     atomic_fetch_add_explicit(&heap->bytes, bytes, memory_order_relaxed);
     return ptr;
+}
+
+void *pgs_heap_zalloc(struct pgs_heap *heap, size_t n, size_t size,
+                      size_t align)
+{
+    return take(heap, n, size, align, 0);
+}
+
+void *pgs_heap_zalloc_dense(struct pgs_heap *heap, size_t n, size_t size,
+                            size_t align)
+{
+    return take(heap, n, size, align, PGSHARE_ALLOC_DENSE);
 }
 
 void pgs_heap_free(struct pgs_heap *heap, void *ptr, size_t n, size_t size)
@@ -133,4 +164,6 @@ void pgs_heap_move(struct pgs_heap *to, const struct pgs_heap *from)
     to->allocator = from->allocator;
     atomic_init(&to->bytes,
                 atomic_load_explicit(&from->bytes, memory_order_relaxed));
+    atomic_init(&to->large,
+                atomic_load_explicit(&from->large, memory_order_relaxed));
 }

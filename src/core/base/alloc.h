@@ -17,6 +17,7 @@
 struct pgs_heap {
     struct pgshare_allocator allocator;
     _Atomic uint64_t bytes;
+    _Atomic bool large; /* much memory is tracked: tables will be long */
 };
 
 static inline bool pgs_is_power_of_two(uint64_t n)
@@ -31,6 +32,9 @@ void pgs_heap_init(struct pgs_heap *heap,
 /* `n` > 0 elements of `size` > 0 bytes, aligned to `align`, zeroed. */
 void *pgs_heap_zalloc(struct pgs_heap *heap, size_t n, size_t size,
                       size_t align);
+/* The same with PGSHARE_ALLOC_DENSE, for a table that fills up. */
+void *pgs_heap_zalloc_dense(struct pgs_heap *heap, size_t n, size_t size,
+                            size_t align);
 /* Makes `to` what `from` was; no block changes. */
 void pgs_heap_move(struct pgs_heap *to, const struct pgs_heap *from);
 /* NULL is fine. */

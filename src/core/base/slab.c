@@ -67,6 +67,18 @@ void pgs_slab_fini(struct pgs_slab *slab)
     slab->chunks = NULL;
 }
 
+/* A chunk that will be full costs no more in huge pages. The first one may stay
+ * nearly empty, where little memory is tracked. */
+static char *chunk_new(struct pgs_slab *slab, uint64_t size)
+{
+    size_t n = (size_t)1 << slab->shift;
+
+    if (size > 0 ||
+        atomic_load_explicit(&slab->heap->large, memory_order_relaxed))
+        return pgs_heap_zalloc_dense(slab->heap, n, slab->record, CHUNK_ALIGN);
+    return pgs_heap_zalloc(slab->heap, n, slab->record, CHUNK_ALIGN);
+}
+
 int pgs_slab_grow(struct pgs_slab *slab)
 {
     uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed);
@@ -75,8 +87,7 @@ int pgs_slab_grow(struct pgs_slab *slab)
     assert(pgs_slab_is_valid(slab));
     if (size == slab->limit)
         return PGSHARE_ERR_FULL;
-    chunk = pgs_heap_zalloc(slab->heap, (size_t)1 << slab->shift,
-                            slab->record, CHUNK_ALIGN);
+    chunk = chunk_new(slab, size);
     if (!chunk)
         return PGSHARE_ERR_NOMEM;
     atomic_store_explicit(&slab->chunks[size >> slab->shift], chunk,

@@ -45,7 +45,8 @@
 
 /* What the index knew of a page that was looked up. */
 struct found {
-    bool self;       /* it has its entry */
+    bool any;        /* there are entries that look like it */
+    bool self;       /* it has its own */
     bool later;      /* a page in flight may match */
     bool match;      /* it is part of a run */
     uint32_t copies; /* pages that are known to have the same content, … */
@@ -162,7 +163,8 @@ static bool is_refuted(const struct pgs_extent *extent, uint32_t k)
            extent->result[k] == PGS_EXTENT_APART;
 }
 
-/* While the batch is looked at: these pages are anybody's again. */
+/* While the batch is looked at: these pages are anybody's again. Later nobody
+ * else wants them: two pages that equalled a third would have been shared. */
 static void untake_different(struct pgs_match *match,
                              const struct pgs_extent *extent)
 {
@@ -397,7 +399,10 @@ static void look_up(struct pgs_match *match, uint32_t k,
     uint32_t cursor = 0, page, n;
     uint64_t room;
 
-    while (pgs_index_next(index, &match->seek[k], &cursor, &page)) {
+    ret_found->any = pgs_index_next(index, &match->seek[k], &cursor, &page);
+    if (!ret_found->any || is_given_up(match, key_of(match, print)))
+        return;
+    do {
         if (page == self) {
             ret_found->self = true;
         } else if (is_in_flight(match->host, page)) {
@@ -420,7 +425,7 @@ static void look_up(struct pgs_match *match, uint32_t k,
         } else if (is_stale(match, k, page)) {
             pgs_index_remove(index, &match->seek[k], page);
         }
-    }
+    } while (pgs_index_next(index, &match->seek[k], &cursor, &page));
 }
 
 /* Notes the fingerprint in the word, or 0 and that nothing is known, if the page
@@ -446,10 +451,10 @@ static bool note(struct pgs_match *match, uint32_t k, uint32_t print)
                                                    memory_order_relaxed);
 }
 
-static void enter(struct pgs_match *match, uint32_t k)
+static void enter(struct pgs_match *match, uint32_t k, bool alone)
 {
     pgs_index_add(&match->host->policy->index, &match->seek[k],
-                  match->batch->page + match->batch->at[k]);
+                  match->batch->page + match->batch->at[k], alone);
 }
 
 /* Without a log their words keep the turn, too: should a page come back private,
@@ -482,8 +487,7 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
 
     if (batch->ids[k] == match->domain->zero)
         return share_zeroes(match, k);
-    if (!is_given_up(match, key_of(match, print)))
-        look_up(match, k, &found);
+    look_up(match, k, &found);
     if (found.later)
         note(match, k, 0);
     else if (found.match)
@@ -491,17 +495,16 @@ static uint32_t look_at(struct pgs_match *match, uint32_t k)
     else if (!note(match, k, print))
         return 1;
     if (!found.self && (found.match ? found.copies < COPIES : !found.later))
-        enter(match, k);
+        enter(match, k, !found.any);
     return 1;
 }
 
 /* More entries than pages: some are of contents that are gone. As many buckets
  * are looked at as pages may be entered. */
-static void sweep(struct pgs_match *match)
+static void sweep(struct pgs_match *match, uint64_t tracked)
 {
     struct pgshare_host *host = match->host;
     struct pgs_index *index = &host->policy->index;
-    uint64_t tracked = pgs_shards_sum(&host->shards, PGS_LEVEL_TRACKED);
 
     if (index->used > tracked + tracked / 32 + PGS_BLOCK)
         pgs_index_sweep(index, match->batch->n, look, host);
@@ -530,8 +533,10 @@ static void keep_left(struct pgs_match *match, uint32_t k)
 
 static void begin(struct pgs_match *match)
 {
-    sweep(match);
-    pgs_index_reserve(&match->host->policy->index, match->batch->n);
+    uint64_t tracked = pgs_shards_sum(&match->host->shards, PGS_LEVEL_TRACKED);
+
+    sweep(match, tracked);
+    pgs_index_reserve(&match->host->policy->index, match->batch->n, tracked);
     memset(match->taken, 0, sizeof(match->taken));
     memset(match->left, 0, sizeof(match->left));
     memset(match->matched, 0, sizeof(match->matched));

@@ -22,6 +22,9 @@
 #include <string.h>
 
 #define UNKNOWN_MASK (PGS_NOT_PLAIN | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT)
+/* Where none of these is set, nothing is known that could be forgotten. */
+#define FORGET_MASK (PGS_BUSY | PGS_WORD_EPOCH | UINT64_C(0xffffffff) \
+                                                     << PGS_PAYLOAD_SHIFT)
 #define STEP 8u
 
 static struct pgs_batch *batch_of(const struct pgs_call *call)
@@ -132,7 +135,7 @@ static void choose_logged(struct pgs_domain *domain, struct pgs_batch *batch,
     uint64_t word = atomic_load_explicit(&words[i], memory_order_acquire);
     uint32_t print = 0;
 
-    if (batch->status[i] || batch->all) {
+    if ((batch->status[i] || batch->all) && word & FORGET_MASK) {
         if (!(word & PGS_ATTR_VOLATILE) && pgs_word_state(word) == PGS_PRIVATE)
             print = pgs_word_index(word);
         word = forget(domain, batch->page + i);

@@ -26,7 +26,7 @@
 
 #include <string.h>
 
-#define FRAMES_PER_CHUNK_SHIFT 16
+#define FRAMES_PER_CHUNK_SHIFT 17
 #define NODES_PER_CHUNK_SHIFT 17
 /* The last chunk is left out: PGS_NONE and PGS_NODE_ZERO are no indices. */
 #define FRAMES_MAX ((UINT64_C(1) << 32) - (1u << FRAMES_PER_CHUNK_SHIFT))

@@ -41,7 +41,7 @@
 #define TAG_BITS 19u
 #define TAG_MASK ((UINT32_C(1) << TAG_BITS) - 1)
 
-#define BUCKETS_PER_CHUNK_SHIFT 14
+#define BUCKETS_PER_CHUNK_SHIFT 15
 /* As many as 2^32 pages may need. */
 #define BUCKETS_MAX (UINT64_C(1) << 29)
 
@@ -83,6 +83,8 @@ int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap)
     index->lost = 0;
     index->first_homeless = 0;
     index->n_homeless = 0;
+    for (unsigned i = 0; i < PGS_INDEX_HOMELESS; i++)
+        index->homeless_tag[i] = PGS_NONE;
     return pgs_slab_init(&index->buckets, heap, sizeof(struct pgs_bucket),
                          BUCKETS_PER_CHUNK_SHIFT, BUCKETS_MAX);
 }
@@ -102,19 +104,26 @@ static struct pgs_bucket *bucket_at(const struct pgs_index *index,
     return pgs_slab_at(&index->buckets, bucket);
 }
 
+/*
+ * One multiplication each: fingerprints are hashes with a secret seed, and what
+ * is asked for here is only that places differ. The upper bits of the product
+ * with an odd constant (the golden ratio's, as Knuth proposes) depend on all
+ * bits of what is multiplied.
+ */
 static struct place first_place(uint64_t fingerprint)
 {
-    uint64_t hash = pgs_mix((uint32_t)fingerprint);
+    uint32_t hash = (uint32_t)fingerprint * UINT32_C(0x9e3779b1);
 
+    static_assert(BASE_SHIFT + TAG_BITS == 31, "all but the lowest bit");
     return (struct place){
-        .tag = (uint32_t)(hash >> BASE_SHIFT) & TAG_MASK,
-        .root = (uint32_t)hash & BASE_MASK,
+        .tag = hash >> (BASE_SHIFT + 1),
+        .root = hash >> 1 & BASE_MASK,
     };
 }
 
 static struct place other_place(struct place place)
 {
-    uint32_t way = (uint32_t)(pgs_mix(place.tag) >> 32) % BASE_MASK + 1;
+    uint32_t way = (place.tag * UINT32_C(0x85ebca6b) >> (32 - BASE_SHIFT)) | 1;
 
     assert(way > 0 && way <= BASE_MASK);
     return (struct place){ .tag = place.tag, .root = place.root ^ way };
@@ -122,7 +131,8 @@ static struct place other_place(struct place place)
 
 static uint32_t bucket_of(const struct pgs_index *index, struct place place)
 {
-    uint64_t above = pgs_mix((uint64_t)place.tag << 32 | place.root);
+    uint64_t whole = (uint64_t)place.tag << BASE_SHIFT | place.root;
+    uint64_t above = whole * UINT64_C(0x9e3779b97f4a7c15) >> 40;
     uint64_t address = above << BASE_SHIFT | place.root;
     uint64_t low = (UINT64_C(1) << index->level) - 1;
     uint64_t bucket = address & (low << 1 | 1);
@@ -163,16 +173,23 @@ static uint64_t find_in_four(const uint16_t *four, uint64_t repeated)
            UINT64_C(0x8000800080008000);
 }
 
-/* Bit i: entry i has that tag. Most buckets have none. */
-static uint32_t find_tag(const struct pgs_bucket *bucket, uint32_t tag)
+/* May an entry have that tag? Most buckets have none. */
+static bool may_have(const struct pgs_bucket *bucket, uint32_t tag)
 {
     uint64_t repeated = (uint16_t)tag * UINT64_C(0x0001000100010001);
-    uint32_t found = 0;
 
     static_assert(PGS_BUCKET_ENTRIES == 10, "4 + 4 + the last 4");
-    if ((find_in_four(&bucket->tag[0], repeated) |
-         find_in_four(&bucket->tag[4], repeated) |
-         find_in_four(&bucket->tag[6], repeated)) == 0)
+    return (find_in_four(&bucket->tag[0], repeated) |
+            find_in_four(&bucket->tag[4], repeated) |
+            find_in_four(&bucket->tag[6], repeated)) != 0;
+}
+
+/* Bit i: entry i has that tag. */
+static uint32_t find_tag(const struct pgs_bucket *bucket, uint32_t tag)
+{
+    uint32_t found = 0;
+
+    if (!may_have(bucket, tag))
         return 0;
     for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++)
         found |= (uint32_t)(bucket->tag[i] == (uint16_t)tag &&
@@ -181,14 +198,28 @@ static uint32_t find_tag(const struct pgs_bucket *bucket, uint32_t tag)
     return found;
 }
 
-/* How many entries are empty. */
-static unsigned count_empty(const struct pgs_bucket *bucket)
-{
-    unsigned n = 0;
+/* Four pages side by side; which of them are 0, as the bits that `bits` has for
+ * them. */
+typedef uint32_t four __attribute__((vector_size(16)));
 
-    for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++)
-        n += bucket->page[i] == 0;
-    return n;
+static four zeroes_of(const uint32_t *page, four bits)
+{
+    four pages;
+
+    memcpy(&pages, page, sizeof(pages));
+    return (four)(pages == 0) & bits;
+}
+
+/* Bit i: entry i is empty. */
+static uint32_t find_empty(const struct pgs_bucket *bucket)
+{
+    const four first = { 1, 2, 4, 8 };
+    four empty = zeroes_of(&bucket->page[0], first) |
+                 zeroes_of(&bucket->page[4], first << 4) |
+                 zeroes_of(&bucket->page[6], first << 6);
+
+    static_assert(PGS_BUCKET_ENTRIES == 10, "4 + 4 + the last 4");
+    return empty[0] | empty[1] | empty[2] | empty[3];
 }
 
 /* Nearly always 0, and then few. */
@@ -201,15 +232,12 @@ static unsigned count(uint32_t entries)
     return n;
 }
 
-/* There is room. */
-static void put_entry(struct pgs_bucket *bucket, uint32_t tag, uint32_t page)
+/* The first entry that is empty; all others after it are, too, but where some
+ * were taken out. */
+static unsigned first_of(uint32_t empty)
 {
-    uint32_t empty = 0;
-
-    for (unsigned i = 0; i < PGS_BUCKET_ENTRIES; i++)
-        empty |= (uint32_t)(bucket->page[i] == 0) << i;
     assert(empty != 0);
-    set_entry(bucket, (unsigned)__builtin_ctz(empty), tag, page);
+    return (unsigned)__builtin_ctz(empty);
 }
 
 static bool make_room(struct pgs_index *index, uint64_t n_buckets)
@@ -253,15 +281,29 @@ static bool split_one(struct pgs_index *index)
     return true;
 }
 
-void pgs_index_reserve(struct pgs_index *index, uint32_t n)
+/* Empty buckets need not be split. */
+static bool begin(struct pgs_index *index, uint64_t expected)
+{
+    uint64_t buckets = expected * 1024 / (PGS_BUCKET_ENTRIES * FILL);
+    uint64_t most = UINT64_C(1) << BUCKETS_PER_CHUNK_SHIFT;
+
+    if (buckets < BASE_BUCKETS)
+        buckets = BASE_BUCKETS;
+    else if (buckets > most)
+        buckets = most;
+    if (!make_room(index, buckets))
+        return false;
+    index->n_buckets = buckets;
+    while (buckets >> (index->level + 1) != 0)
+        index->level++;
+    return true;
+}
+
+void pgs_index_reserve(struct pgs_index *index, uint32_t n, uint64_t expected)
 {
     assert(pgs_index_is_valid(index));
-    if (index->n_buckets == 0) {
-        if (!make_room(index, BASE_BUCKETS))
-            return;
-        index->n_buckets = BASE_BUCKETS;
-        index->level = BASE_SHIFT;
-    }
+    if (index->n_buckets == 0 && !begin(index, expected))
+        return;
     while ((index->used + n) * 1024 >
            index->n_buckets * (PGS_BUCKET_ENTRIES * FILL)) {
         if (!split_one(index))
@@ -277,34 +319,33 @@ void pgs_index_seek(const struct pgs_index *index, uint64_t fingerprint,
     *ret_seek = (struct pgs_seek){ .tag = one.tag, .root = one.root };
     if (index->n_buckets == 0)
         return;
-    ret_seek->bucket[0] = bucket_of(index, one);
-    ret_seek->bucket[1] = bucket_of(index, other_place(one));
-    __builtin_prefetch(bucket_at(index, ret_seek->bucket[0]), 1);
-    __builtin_prefetch(bucket_at(index, ret_seek->bucket[1]), 1);
+    ret_seek->bucket[0] = bucket_at(index, bucket_of(index, one));
+    ret_seek->bucket[1] = bucket_at(index, bucket_of(index, other_place(one)));
+    __builtin_prefetch(ret_seek->bucket[0], 1);
+    __builtin_prefetch(ret_seek->bucket[1], 1);
 }
 
 /* ---- displacement ------------------------------------------------------ */
 
-static struct pgs_homeless *homeless_at(struct pgs_index *index, uint32_t i)
+/* `place` is where it is to go. */
+static void send_for(struct pgs_index *index, struct place place, uint32_t page,
+                     uint32_t steps)
 {
-    return &index->homeless[(index->first_homeless + i) % PGS_INDEX_HOMELESS];
-}
-
-static void send_for(struct pgs_index *index, struct pgs_homeless entry)
-{
-    struct place place = { entry.tag, entry.root };
+    uint32_t i = (index->first_homeless + index->n_homeless) %
+                 PGS_INDEX_HOMELESS;
 
     assert(index->n_homeless < PGS_INDEX_HOMELESS);
-    *homeless_at(index, index->n_homeless++) = entry;
+    index->homeless[i] = (struct pgs_homeless){ place.root, page, steps };
+    index->homeless_tag[i] = place.tag;
+    index->n_homeless++;
     __builtin_prefetch(bucket_at(index, bucket_of(index, place)), 1);
 }
 
-/* The entry takes the place of another one in its full bucket, which is to go
+/* The page takes the place of another one in its full bucket, which is to go
  * to its own second one. */
-static struct pgs_homeless displace(struct pgs_index *index,
-                                    struct pgs_homeless entry)
+static void displace(struct pgs_index *index, struct place place, uint32_t page,
+                     uint32_t steps)
 {
-    struct place place = { entry.tag, entry.root };
     struct pgs_bucket *bucket = bucket_at(index, bucket_of(index, place));
     unsigned i = (unsigned)((pgs_mix(index->walk++) >> 32) %
                             PGS_BUCKET_ENTRIES);
@@ -312,30 +353,33 @@ static struct pgs_homeless displace(struct pgs_index *index,
     uint32_t displaced = ~bucket->page[i];
 
     assert(displaced != PGS_PAGE_NONE);
-    set_entry(bucket, i, place.tag, entry.page);
-    next = other_place(next);
-    return (struct pgs_homeless){ next.tag, next.root, displaced,
-                                  entry.steps + 1 };
+    set_entry(bucket, i, place.tag, page);
+    send_for(index, other_place(next), displaced, steps + 1);
 }
 
 /* The one that has waited longest finds room, or displaces another. */
 static void settle_one(struct pgs_index *index)
 {
-    struct pgs_homeless entry = *homeless_at(index, 0);
-    struct place place = { entry.tag, entry.root };
-    struct pgs_bucket *bucket = bucket_at(index, bucket_of(index, place));
+    uint32_t first = index->first_homeless;
+    struct pgs_homeless entry = index->homeless[first];
+    struct place place = { index->homeless_tag[first], entry.root };
+    struct pgs_bucket *bucket;
+    uint32_t empty;
 
-    index->first_homeless = (index->first_homeless + 1) % PGS_INDEX_HOMELESS;
+    index->homeless_tag[first] = PGS_NONE;
+    index->first_homeless = (first + 1) % PGS_INDEX_HOMELESS;
     index->n_homeless--;
-    if (entry.page == PGS_PAGE_NONE)
+    if (place.tag == PGS_NONE)
         return;
-    if (count_empty(bucket) > 0) {
-        put_entry(bucket, entry.tag, entry.page);
+    bucket = bucket_at(index, bucket_of(index, place));
+    empty = find_empty(bucket);
+    if (empty) {
+        set_entry(bucket, first_of(empty), place.tag, entry.page);
         index->used++;
     } else if (entry.steps == STEPS_MAX) {
         index->lost++;
     } else {
-        send_for(index, displace(index, entry));
+        displace(index, place, entry.page, entry.steps);
     }
 }
 
@@ -343,52 +387,73 @@ static void settle_one(struct pgs_index *index)
 static void add_homeless(struct pgs_index *index, struct place place,
                          uint32_t page)
 {
-    struct pgs_homeless entry = { place.tag, place.root, page, 0 };
-
     while (index->n_homeless == PGS_INDEX_HOMELESS)
         settle_one(index);
-    send_for(index, displace(index, entry));
+    displace(index, place, page, 0);
 }
 
-static bool is_of_seek(const struct pgs_homeless *entry,
-                       const struct pgs_seek *seek)
+/* Has any this tag? */
+static bool some_homeless(const struct pgs_index *index, uint32_t tag)
+{
+    uint32_t n = 0;
+
+    if (!index->n_homeless)
+        return false;
+    for (unsigned i = 0; i < PGS_INDEX_HOMELESS; i++)
+        n += index->homeless_tag[i] == tag;
+    return n;
+}
+
+/* The first place of the ring, from `i` on, with an entry of those sought;
+ * PGS_INDEX_HOMELESS: there is none. */
+static uint32_t next_homeless(const struct pgs_index *index,
+                              const struct pgs_seek *seek, uint32_t i)
 {
     struct place place = { seek->tag, seek->root };
+    uint32_t other = other_place(place).root;
 
-    return entry->tag == seek->tag && entry->page != PGS_PAGE_NONE &&
-           (entry->root == seek->root ||
-            entry->root == other_place(place).root);
+    if (!some_homeless(index, seek->tag))
+        return PGS_INDEX_HOMELESS;
+    for (; i < PGS_INDEX_HOMELESS; i++)
+        if (index->homeless_tag[i] == seek->tag &&
+            (index->homeless[i].root == seek->root ||
+             index->homeless[i].root == other))
+            break;
+    return i;
 }
 
 /* ------------------------------------------------------------------------ */
 
 void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
-                   uint32_t page)
+                   uint32_t page, bool alone)
 {
-    struct pgs_bucket *a;
-    struct pgs_bucket *b;
-    unsigned room_a;
-    unsigned room_b;
+    struct pgs_bucket *a = seek->bucket[0];
+    struct pgs_bucket *b = seek->bucket[1];
+    uint32_t room_a;
+    uint32_t room_b;
 
     assert(pgs_index_is_valid(index));
     assert(page != PGS_PAGE_NONE);
-    if (index->n_buckets == 0) {
+    if (!a) {
         index->lost++;
         return;
     }
-    a = bucket_at(index, seek->bucket[0]);
-    b = bucket_at(index, seek->bucket[1]);
-    if (count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
-        PGS_INDEX_REPEATS)
+    if (!alone &&
+        count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
+            PGS_INDEX_REPEATS)
         return;
-    room_a = count_empty(a);
-    room_b = count_empty(b);
-    if (room_a == 0 && room_b == 0) {
+    room_a = find_empty(a);
+    room_b = find_empty(b);
+    if (!(room_a | room_b)) {
         add_homeless(index, (struct place){ seek->tag, seek->root }, page);
-    } else {
-        put_entry(room_a >= room_b ? a : b, seek->tag, page);
-        index->used++;
+        return;
     }
+    /* into the emptier one */
+    if (!room_b || (room_a && first_of(room_a) <= first_of(room_b)))
+        set_entry(a, first_of(room_a), seek->tag, page);
+    else
+        set_entry(b, first_of(room_b), seek->tag, page);
+    index->used++;
     assert(pgs_index_is_valid(index));
 }
 
@@ -411,21 +476,20 @@ void pgs_index_remove(struct pgs_index *index, const struct pgs_seek *seek,
                       uint32_t page)
 {
     assert(pgs_index_is_valid(index));
-    if (index->n_buckets == 0)
+    if (!seek->bucket[0])
         return;
-    if (remove_from(bucket_at(index, seek->bucket[0]), seek->tag, page) ||
-        remove_from(bucket_at(index, seek->bucket[1]), seek->tag, page)) {
+    if (remove_from(seek->bucket[0], seek->tag, page) ||
+        remove_from(seek->bucket[1], seek->tag, page)) {
         assert(index->used > 0);
         index->used--;
         return;
     }
-    for (uint32_t i = 0; i < index->n_homeless; i++) {
-        struct pgs_homeless *entry = homeless_at(index, i);
-
-        if (is_of_seek(entry, seek) && entry->page == page) {
-            entry->page = PGS_PAGE_NONE;
-            return;
-        }
+    for (uint32_t i = next_homeless(index, seek, 0); i < PGS_INDEX_HOMELESS;
+         i = next_homeless(index, seek, i + 1)) {
+        if (index->homeless[i].page != page)
+            continue;
+        index->homeless_tag[i] = PGS_NONE;
+        return;
     }
 }
 
@@ -433,14 +497,15 @@ bool pgs_index_next(const struct pgs_index *index, const struct pgs_seek *seek,
                     uint32_t *cursor, uint32_t *ret_page)
 {
     const uint32_t end = 2 * PGS_BUCKET_ENTRIES;
+    uint32_t i;
 
     assert(*cursor <= end + PGS_INDEX_HOMELESS);
-    if (index->n_buckets == 0)
+    if (!seek->bucket[0])
         return false;
     for (uint32_t which = *cursor / PGS_BUCKET_ENTRIES; which < 2; which++) {
         uint32_t base = which * PGS_BUCKET_ENTRIES;
         uint32_t from = *cursor > base ? *cursor - base : 0;
-        const struct pgs_bucket *bucket = bucket_at(index, seek->bucket[which]);
+        const struct pgs_bucket *bucket = seek->bucket[which];
         uint32_t found = find_tag(bucket, seek->tag) >> from << from;
 
         if (found != 0) {
@@ -450,19 +515,14 @@ bool pgs_index_next(const struct pgs_index *index, const struct pgs_seek *seek,
             return true;
         }
     }
-    for (uint32_t i = *cursor > end ? *cursor - end : 0; i < index->n_homeless;
-         i++) {
-        const struct pgs_homeless *entry =
-            &index->homeless[(index->first_homeless + i) % PGS_INDEX_HOMELESS];
-
-        if (is_of_seek(entry, seek)) {
-            *ret_page = entry->page;
-            *cursor = end + i + 1;
-            return true;
-        }
+    i = next_homeless(index, seek, *cursor > end ? *cursor - end : 0);
+    if (i == PGS_INDEX_HOMELESS) {
+        *cursor = end + i;
+        return false;
     }
-    *cursor = end + PGS_INDEX_HOMELESS;
-    return false;
+    *ret_page = index->homeless[i].page;
+    *cursor = end + i + 1;
+    return true;
 }
 
 /* Is an entry with this tag in a bucket of this root one of the fingerprint's? */

@@ -56,11 +56,13 @@ struct pgs_index {
     uint64_t used; /* without the homeless */
     uint64_t lost; /* entries that found no room */
     struct pgs_homeless {
-        uint32_t tag;
         uint32_t root; /* of where it is to go */
-        uint32_t page; /* PGS_PAGE_NONE: it was taken out */
+        uint32_t page;
         uint32_t steps;
     } homeless[PGS_INDEX_HOMELESS]; /* a ring */
+    /* Their tags, apart, so that one look tells that none is sought; elsewhere,
+     * and of an entry that was taken out, PGS_NONE. */
+    uint32_t homeless_tag[PGS_INDEX_HOMELESS];
     uint32_t first_homeless;
     uint32_t n_homeless;
 };
@@ -69,7 +71,7 @@ struct pgs_index {
 struct pgs_seek {
     uint32_t tag;
     uint32_t root; /* one of two; see index.c */
-    uint32_t bucket[2];
+    struct pgs_bucket *bucket[2]; /* NULL: the index is empty */
 };
 
 int pgs_index_init(struct pgs_index *index, struct pgs_heap *heap);
@@ -77,17 +79,18 @@ void pgs_index_fini(struct pgs_index *index);
 /* The invariants, as far as O(1) goes. */
 bool pgs_index_is_valid(const struct pgs_index *index);
 
-/* Room for `n` more, while memory can be had. What was sought is void. */
-void pgs_index_reserve(struct pgs_index *index, uint32_t n);
+/* Room for `n` more, while memory can be had. What was sought is void. An index
+ * that is empty begins with room for `expected`, but at most one chunk. */
+void pgs_index_reserve(struct pgs_index *index, uint32_t n, uint64_t expected);
 /* Finds the places of a fingerprint's entries and sends for them, so that who
  * seeks many at once waits for memory once. */
 void pgs_index_seek(const struct pgs_index *index, uint64_t fingerprint,
                     struct pgs_seek *ret_seek);
 
 /* Enters a page; never fails (see above). The caller has looked first, and
- * reserved. */
+ * reserved; `alone`: there was no entry. */
 void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
-                   uint32_t page);
+                   uint32_t page, bool alone);
 /* Do entries of this fingerprint, too, have the places that were sought? */
 bool pgs_index_is_of(const struct pgs_seek *seek, uint64_t fingerprint);
 /* Takes one entry out; no error if it is not there. */
