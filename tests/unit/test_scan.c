@@ -327,6 +327,39 @@ START_TEST(test_a_page_written_while_it_was_held_is_looked_at_later)
 }
 END_TEST
 
+START_TEST(test_what_became_known_beside_a_held_page_or_a_secret_is_shared_later)
+{
+    struct pgshare_never_share left = { .size = sizeof(left) };
+    struct world w;
+
+    open_scan(&w, _i);
+    fill(&w, 1, 0, WORLD_PAGES, 100000);
+    pass(&w);
+    ck_assert_int_eq(pgshare_gfn_get(w.host, w.dom[1], 4, 1, PGSHARE_GET_READ,
+                                     NULL),
+                     0);
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[1], 300, 2, 1,
+                                                 &left),
+                     0);
+    fill(&w, 0, 4, 1, 100004);
+    fill(&w, 0, 300, 2, 100300);
+    pass(&w);
+    pass(&w);
+    ck_assert_uint_eq(saved(&w), 0);
+    ck_assert_int_eq(pgshare_gfn_put(w.host, w.dom[1], 4, 1, PGSHARE_GET_READ),
+                     0);
+    pass(&w);
+    ck_assert(together(&w, 0, 4, 1, 4));
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[1], 300, 1, 0,
+                                                 &left),
+                     0);
+    pass(&w);
+    ck_assert(together(&w, 0, 300, 1, 300));
+    ck_assert_uint_eq(saved(&w), 2);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_a_page_written_while_it_was_in_flight_is_looked_at_later)
 {
     _Atomic uint64_t *word;
@@ -490,7 +523,7 @@ START_TEST(test_a_fingerprint_that_proposes_wrongly_is_given_up)
             pgs_index_remove(&w.host->policy->index, &seek,
                              pgs_page_of(domain, 9));
             pgs_index_add(&w.host->policy->index, &seek,
-                          pgs_page_of(domain, 9));
+                          pgs_page_of(domain, 9), false);
         }
         compared = world_stats(&w).different;
         pass(&w);
@@ -722,6 +755,10 @@ static Suite *make(void)
         2);
     tcase_add_test(chosen,
                    test_a_page_written_while_it_was_held_is_looked_at_later);
+    tcase_add_loop_test(
+        chosen,
+        test_what_became_known_beside_a_held_page_or_a_secret_is_shared_later,
+        0, 2);
     tcase_add_test(
         chosen, test_a_page_written_while_it_was_in_flight_is_looked_at_later);
     tcase_add_test(chosen,

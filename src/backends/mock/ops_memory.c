@@ -110,7 +110,7 @@ static bool maps(const struct pgs_mock_work *work, uint32_t i, uint32_t entry)
 }
 
 /* Sends for what is going to be copied, since locks are waited for first. */
-static void fetch_source(const struct pgs_mock_work *work, uint64_t gfn)
+FETCH void fetch_source(const struct pgs_mock_work *work, uint64_t gfn)
 {
     uint32_t entry = atomic_load_explicit(&work->domain->p2m[gfn],
                                           memory_order_relaxed);
@@ -400,8 +400,9 @@ static bool is_asked_for(const struct pgshare_op *op, uint32_t i)
     return !op->own_ids || op->own_ids[i] != PGSHARE_ID_NONE;
 }
 
-/* Sends for the beginning of the next page that is asked for, from `i` on. */
-static void fetch_next(const struct pgs_mock_work *work, uint32_t i,
+/* Sends for the next page that is asked for, from `i` on: while one page is
+ * hashed, the processor would not fetch beyond its end. */
+FETCH void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                        uint32_t end)
 {
     uint32_t entry;
@@ -414,7 +415,7 @@ static void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                                  memory_order_relaxed);
     if (pgs_mock_kind(entry) != KIND_PRIVATE)
         return;
-    pgs_mock_frame_fetch_begin(work->machine, entry);
+    pgs_mock_frame_fetch(work->machine, entry);
 }
 
 /* A seed's secret is the same for all pages of an operation. */
@@ -425,6 +426,7 @@ void pgs_mock_op_fingerprint(struct pgs_mock_work *work, uint32_t first,
     unsigned char buffer[PGSHARE_PAGE_SIZE];
     unsigned char secret[XXH3_SECRET_DEFAULT_SIZE];
 
+    fetch_next(work, first, first + n);
     XXH3_generateSecret_fromSeed(secret, work->op->arg);
     for (uint32_t i = first; i < first + n; i++) {
         uint64_t gfn = work->op->gfn + i;

@@ -118,7 +118,7 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
 
 /* The lines of the page table that an operation is about to lock: it would
  * wait for each in turn. */
-static void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
+FETCH void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
                           uint32_t n)
 {
     const uint32_t line = 64 / sizeof(*work->domain->p2m);
@@ -279,7 +279,7 @@ static void compare_one(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
 }
 
 /* Sends for the beginning of what page i is compared with, and of itself. */
-static void fetch_pair(const struct pgs_mock_work *work, uint32_t i)
+FETCH void fetch_pair(const struct pgs_mock_work *work, uint32_t i)
 {
     const struct pgshare_op *op = work->op;
     uint32_t client = pgs_mock_entry_at(work->domain, op->gfn + i);

@@ -8,6 +8,7 @@
 
 #include "mechanism/cycle.h"
 #include "mechanism/ledger.h"
+#include "policy/scan.h"
 
 /* ---- the allocation cycle ---------------------------------------------- */
 
@@ -131,6 +132,8 @@ int pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
     if (r)
         return pgs_visit_end(&visit, r);
     pgs_cycle_never_share(visit.domain, gfn, count, on != 0, &left);
+    if (!on)
+        pgs_scan_redo(visit.domain, gfn, count);
     pgs_abi_out(ret_left, &left, sizeof(left));
     return pgs_visit_end(&visit, 0);
 }

@@ -6,6 +6,7 @@
 #include "mechanism/fault.h"
 #include "mechanism/hold.h"
 #include "mechanism/page.h"
+#include "policy/scan.h"
 
 #include <pgshare/fault.h>
 #include <pgshare/gfn.h>
@@ -152,6 +153,17 @@ int pgshare_gfn_get(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
     return pgs_visit_end(&visit, r ? r : first);
 }
 
+/* While it was held the page may have become known, and with it pages that are
+ * equal. What a writer leaves is new, and found out like any write. */
+static int put(struct pgs_domain *domain, uint32_t page, uint32_t intent)
+{
+    int r = pgs_hold_drop(domain->host, page, intent);
+
+    if (!r && intent == PGSHARE_GET_READ)
+        pgs_scan_forget(domain, page);
+    return r;
+}
+
 int pgshare_gfn_put(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
                     uint64_t count, uint32_t intent)
 {
@@ -166,7 +178,7 @@ int pgshare_gfn_put(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
         uint32_t page = pgs_page_of(visit.domain, gfn + i);
 
         r = page == PGS_PAGE_NONE ? PGSHARE_ERR_STATE
-                                  : pgs_hold_drop(host, page, intent);
+                                  : put(visit.domain, page, intent);
     }
     return pgs_visit_end(&visit, r);
 }
