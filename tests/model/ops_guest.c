@@ -22,7 +22,8 @@ static bool may_run(struct world *w, const struct record *r)
            op_may_use(w, r, r->count);
 }
 
-/* A stub must not run; what it may try is to write where that traps. */
+/* A stub must not run; what it may try is to write where that traps, and where
+ * no unshare is about to make it writable. */
 static bool may_write(struct world *w, const struct record *r)
 {
     struct pgshare_mock_page mock = { .size = sizeof(mock) };
@@ -33,6 +34,7 @@ static bool may_write(struct world *w, const struct record *r)
     if (!g->frozen)
         return true;
     return !is_platform(w) &&
+           !(check_info(w, g, r->at).flags & PGSHARE_GFN_IN_FLIGHT) &&
            !pgshare_mock_page(g->mock, op_gfn(r), &mock) &&
            (mock.state == PGSHARE_MOCK_SHARED ||
             mock.state == PGSHARE_MOCK_ZERO);
