@@ -123,11 +123,12 @@ pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
  * (::PGSHARE_REPORT_READONLY_WRITE) and never copied. Such pages can be shared
  * as a source and as a client.
  * @return 0, ::PGSHARE_ERR_NOTSUP (the backend cannot), ::PGSHARE_ERR_BUSY
- * (held for writing, volatile or in flight), ::PGSHARE_ERR_STATE (declared
- * free), ::PGSHARE_ERR_HOLE, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
- * ::PGSHARE_ERR_INPROGRESS (no answer within the host's time-out: call again),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. Waits for
- * the backend, alone among the declarations. @since 0.1
+ * (held for writing, volatile or in flight, or `max_calls` calls are waiting),
+ * ::PGSHARE_ERR_STATE (declared free), ::PGSHARE_ERR_HOLE,
+ * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_INPROGRESS (no
+ * answer within the host's time-out: call again), ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED, or the backend's error. Waits
+ * for the backend, alone among the declarations. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_read_only(struct pgshare_host *host,
                                              uint64_t dom, uint64_t gfn,

@@ -54,9 +54,9 @@ struct pgshare_domain_info {
  * @param[out] ret_dom the handle
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_RANGE,
  * ::PGSHARE_ERR_EXISTS (same domid and generation), ::PGSHARE_ERR_GROUP (no
- * such group), ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_NOMEM, or the backend's error.
- * A domid that is known under another generation is added as a new domain; the
- * old one stays until it is removed. @since 0.1
+ * such group), ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FORKED,
+ * or the backend's error. A domid that is known under another generation is
+ * added as a new domain; the old one stays until it is removed. @since 0.1
  */
 PGSHARE_EXPORT int
 pgshare_domain_add(struct pgshare_host *host,
@@ -108,8 +108,9 @@ PGSHARE_EXPORT int pgshare_domain_ram_add(struct pgshare_host *host,
  * balloon inflates). Shared pages are given up without a copy, marks and
  * volatile pages are forgotten; the GFNs become holes.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_BUSY
- * (a page is held, or `max_calls` calls are waiting), ::PGSHARE_ERR_OWED (a volatile page secures a claim),
- * ::PGSHARE_ERR_FORKED. @since 0.1
+ * (a page is held, or `max_calls` calls are waiting), ::PGSHARE_ERR_OWED (a
+ * volatile page secures a claim), ::PGSHARE_ERR_INPROGRESS,
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_ram_remove(struct pgshare_host *host,
                                              uint64_t dom, uint64_t gfn,
@@ -136,7 +137,8 @@ struct pgshare_unshare_progress {
  * @return 0 (call again while `next` is not the end), ::PGSHARE_ERR_NODOMAIN,
  * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (a page
  * is in flight; call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are
- * waiting), ::PGSHARE_ERR_FORKED. @since 0.1
+ * waiting), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * @since 0.1
  */
 PGSHARE_EXPORT int
 pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
@@ -148,15 +150,20 @@ pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
  * snapshot. Sharing of this domain stops; what is shared stays shared and
  * faults are still resolved. Waits for its pages in flight.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is suspended),
- * ::PGSHARE_ERR_INPROGRESS (pages are still in flight: call again),
- * ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1
+ * ::PGSHARE_ERR_INPROGRESS (pages are still in flight, or no answer within the
+ * host's time-out: call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are
+ * waiting), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_suspend(struct pgshare_host *host,
                                           uint64_t dom);
 
 /** Ends pgshare_domain_suspend().
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is not
- * suspended), ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1 */
+ * suspended), ::PGSHARE_ERR_INPROGRESS (no answer within the host's time-out:
+ * call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * @since 0.1 */
 PGSHARE_EXPORT int pgshare_domain_resume(struct pgshare_host *host,
                                          uint64_t dom);
 

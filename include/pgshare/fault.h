@@ -54,7 +54,8 @@ struct pgshare_fault {
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_HOLE,
  * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (the page stays protected
  * meanwhile), ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED, or the
+ * backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_fault_write(struct pgshare_host *host, uint64_t dom,
                                        uint64_t gfn, uint32_t flags,

@@ -44,9 +44,9 @@ struct pgshare_fork_options {
  * ::PGSHARE_ERR_SUSPENDED, ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_NOMEM,
  * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (pages are in flight: call
  * again), ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error. After an
- * error the domain is an ordinary one, part of whose pages are frames.
- * @since 0.1
+ * ::PGSHARE_ERR_HOLE (memory was removed meanwhile), ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_FORKED, or the backend's error. After an error the domain is an
+ * ordinary one, part of whose pages are frames. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_freeze(struct pgshare_host *host,
                                          uint64_t dom,
@@ -70,12 +70,16 @@ PGSHARE_EXPORT int pgshare_domain_thaw(struct pgshare_host *host,
  * @param[in] options NULL for the defaults
  * @param[out] ret_info NULL, or what was done
  * @return 0, ::PGSHARE_ERR_STATE (`stub` is none, or the child has memory),
- * ::PGSHARE_ERR_SUSPENDED (one of the two is), ::PGSHARE_ERR_GROUP, ::PGSHARE_ERR_RANGE (the child is smaller),
- * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOFRAME,
+ * ::PGSHARE_ERR_SUSPENDED (one of the two is), ::PGSHARE_ERR_GROUP,
+ * ::PGSHARE_ERR_RANGE (the child is smaller), ::PGSHARE_ERR_NODOMAIN,
+ * ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_NOFRAME,
  * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_BUSY (pages are
  * in flight, or `max_calls` calls are waiting: call again; it goes on where it
- * was), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED. After an error part of
- * the child is built; remove it or call again. @since 0.1
+ * was), ::PGSHARE_ERR_NEVER_SHARE (a hole of the child is declared so),
+ * ::PGSHARE_ERR_SOURCE_TICKET, ::PGSHARE_ERR_HOLE (a page of the stub was
+ * unshared, or removed, meanwhile), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED,
+ * or the backend's error. After an error part of the child is built; remove it
+ * or call again. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_fork(struct pgshare_host *host, uint64_t stub,
                                 uint64_t child,

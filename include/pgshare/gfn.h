@@ -43,8 +43,8 @@ enum pgshare_intent {
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_HOLE,
  * ::PGSHARE_ERR_READONLY (write intent), ::PGSHARE_ERR_NOMEM,
  * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
- * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the
+ * backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_gfn_get(struct pgshare_host *host, uint64_t dom,
                                    uint64_t gfn, uint64_t count,

@@ -180,8 +180,10 @@ struct pgshare_poll {
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_NOMEM,
  * ::PGSHARE_ERR_EXISTS (the backend serves another host),
  * ::PGSHARE_ERR_BACKEND (a mandatory operation is missing, or its attach
- * failed), ::PGSHARE_ERR_NOFRAME (`reserve_min` could not be had).
- * @since 0.1
+ * failed); with `reserve_min` also ::PGSHARE_ERR_NOFRAME (it could not be had),
+ * ::PGSHARE_ERR_NOTSUP (the backend has no reserve), ::PGSHARE_ERR_INPROGRESS
+ * (no answer within `timeout_ns`), or the backend's error. After an error there
+ * is no host. @since 0.1
  */
 PGSHARE_EXPORT int
 pgshare_host_new(struct pgshare_backend *backend,

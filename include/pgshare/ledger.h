@@ -65,9 +65,9 @@ PGSHARE_EXPORT int pgshare_account(struct pgshare_host *host, uint64_t dom,
  * flight, or `max_calls` calls are waiting), ::PGSHARE_ERR_NODOMAIN,
  * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_FULL,
  * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
- * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. With ::PGSHARE_ERR_BACKEND
- * frames may be left that could not be taken back; they are claimed, and `done`
- * says how many. @since 0.1
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED, or the backend's error. With
+ * ::PGSHARE_ERR_BACKEND frames may be left that could not be taken back; they
+ * are claimed, and `done` says how many. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom,
                                        uint64_t gfn, uint64_t count,
@@ -83,7 +83,8 @@ PGSHARE_EXPORT int pgshare_bonus_claim(struct pgshare_host *host, uint64_t dom,
  * so much; what was not returned stays claimed), ::PGSHARE_ERR_BUSY,
  * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
  * ::PGSHARE_ERR_NOTSUP, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
- * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * @since 0.1
  */
 PGSHARE_EXPORT int pgshare_bonus_return(struct pgshare_host *host,
                                         uint64_t dom, uint64_t gfn,
@@ -111,7 +112,7 @@ PGSHARE_EXPORT int pgshare_service_set(struct pgshare_host *host, uint64_t dom,
  * @return 0, ::PGSHARE_ERR_NOFRAME (the machine has fewer; what could be had
  * is held), ::PGSHARE_ERR_OWED (claims need more), ::PGSHARE_ERR_INPROGRESS,
  * ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting), ::PGSHARE_ERR_NOTSUP,
- * ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_reserve_set(struct pgshare_host *host,
                                        uint64_t frames, uint64_t *ret_frames);

@@ -22,11 +22,12 @@ PGSHARE_BEGIN_DECLS
  * already answers with the ticket that it has.
  * @param[out] ret_tickets `count` elements; 0 where the page failed
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_HOLE,
- * ::PGSHARE_ERR_BUSY (held for writing, volatile, or pinned in the backend),
- * ::PGSHARE_ERR_NEVER_SHARE, ::PGSHARE_ERR_NOTSUP (the domain's pages cannot
- * be remapped), ::PGSHARE_ERR_FULL (`max_protected`), ::PGSHARE_ERR_SUSPENDED,
- * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED.
- * @since 0.1
+ * ::PGSHARE_ERR_BUSY (held, volatile, in flight, or pinned in the backend; or
+ * `max_calls` calls are waiting), ::PGSHARE_ERR_NEVER_SHARE,
+ * ::PGSHARE_ERR_NOTSUP (the domain's pages cannot be remapped),
+ * ::PGSHARE_ERR_FULL (`max_protected`), ::PGSHARE_ERR_NOMEM,
+ * ::PGSHARE_ERR_SUSPENDED, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_FORKED, or the backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_mark_ro(struct pgshare_host *host, uint64_t dom,
                                    uint64_t gfn, uint64_t count,
@@ -76,9 +77,11 @@ struct pgshare_share_request {
  * ::PGSHARE_ERR_DIFFERENT, ::PGSHARE_ERR_GROUP, ::PGSHARE_ERR_NEVER_SHARE,
  * ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_INVALID (the two
  * extents overlap), ::PGSHARE_ERR_BUSY, ::PGSHARE_ERR_HOLE,
- * ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_NOTSUP,
+ * ::PGSHARE_ERR_NOMEM, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_FULL (the frame
+ * has as many mappings as the backend allows), ::PGSHARE_ERR_NOTSUP,
  * ::PGSHARE_ERR_SUSPENDED, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
- * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_BACKEND, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * @since 0.1
  */
 PGSHARE_EXPORT int pgshare_share(struct pgshare_host *host,
                                  const struct pgshare_share_request *request,
@@ -89,8 +92,9 @@ PGSHARE_EXPORT int pgshare_share(struct pgshare_host *host,
  * that are shared; others are left alone. Allocates no metadata. What pays for
  * them is the ledger's to choose, as for a fault: a claim may shrink by it.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
- * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_GONE,
- * ::PGSHARE_ERR_FORKED. @since 0.1
+ * ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_BUSY
+ * (`max_calls` calls are waiting), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED,
+ * or the backend's error. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_unshare(struct pgshare_host *host, uint64_t dom,
                                    uint64_t gfn, uint64_t count,

@@ -109,15 +109,13 @@ static bool maps(const struct pgs_mock_work *work, uint32_t i, uint32_t entry)
            (id == PGSHARE_ID_NONE || (uint32_t)id == (entry & ENTRY_FRAME));
 }
 
-/* Sends for what is going to be copied, since locks are waited for first. */
-FETCH void fetch_source(const struct pgs_mock_work *work, uint64_t gfn)
+/* Sends for the frame's record, which is wanted after the copy. */
+FETCH void fetch_record(const struct pgs_mock_work *work, uint64_t gfn)
 {
     uint32_t entry = atomic_load_explicit(&work->domain->p2m[gfn],
                                           memory_order_relaxed);
 
-    if (work->op->flags & PGSHARE_OP_COPY &&
-        pgs_mock_kind(entry) == KIND_SHARED)
-        pgs_mock_frame_fetch(work->machine, entry);
+    __builtin_prefetch(&work->machine->records[entry & ENTRY_FRAME], 1);
 }
 
 void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
@@ -128,9 +126,8 @@ void pgs_mock_op_unshare(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         uint64_t gfn = work->op->gfn + i;
         uint32_t entry;
 
-        fetch_source(work, gfn);
+        fetch_record(work, gfn);
         entry = pgs_mock_lock(domain, gfn);
-
         if (maps(work, i, entry)) {
             entry = unshare_page(work, i, entry);
         } else {
