@@ -106,11 +106,14 @@ struct pgshare_never_share {
 
 /**
  * Pages that hold secrets: never marked, never shared, never fingerprinted
- * from now on. With `on` 0 the declaration ends.
+ * from now on, be there memory yet or not; a unit of 65,536 GFNs in which there
+ * is none gets its GFN table now, 8 bytes a GFN. With `on` 0 the declaration
+ * ends.
  * Pages that are shared are made private by the next pgshare_host_run() calls;
  * ::PGSHARE_REPORT_NEVER_SHARE_DONE tells. The answer says how many are left.
  * @param[out] ret_left NULL, or what is left to undo
- * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE,
+ * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM,
+ * ::PGSHARE_ERR_FULL (no table; then nothing was declared),
  * ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int

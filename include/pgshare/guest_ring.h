@@ -32,7 +32,7 @@
 enum pgshare_guest_ring_op {
     PGSHARE_GUEST_RING_PUSH = 1,   /**< volatile: into the repayment FIFO */
     PGSHARE_GUEST_RING_WITHDRAW,   /**< out of it again */
-    PGSHARE_GUEST_RING_NEVER_SHARE,/**< secrets */
+    PGSHARE_GUEST_RING_NEVER_SHARE,/**< secrets; where memory is (else HOLE) */
     PGSHARE_GUEST_RING_FREE,       /**< the allocator freed them */
     PGSHARE_GUEST_RING_ALLOCATED,  /**< the allocator hands them out */
     PGSHARE_GUEST_RING_RECLAIMED   /**< answers only: `gfn` has paid */

@@ -263,6 +263,50 @@ START_TEST(test_what_is_shared_of_a_secret_is_undone)
 }
 END_TEST
 
+START_TEST(test_a_secret_may_be_told_before_its_memory_comes)
+{
+    const uint64_t gfns = 4 * PGS_CHUNK_GFNS, at = 2 * PGS_CHUNK_GFNS;
+    struct pgshare_gfn_info info = { .size = sizeof(info) };
+    struct pgshare_never_share left;
+    struct pgshare_mock_domain *mock;
+    uint64_t dom, ticket, done;
+    struct world w;
+
+    world_open(&w, NULL);
+    ck_assert_int_eq(pgshare_mock_domain_new(w.machine, gfns, NULL, &mock), 0);
+    ck_assert_int_eq(pgshare_mock_join(mock, w.host, w.group), 0);
+    dom = pgshare_mock_handle(mock);
+    /* by a guest's ring: it is told where it ended */
+    ck_assert_int_eq(pgs_cycle_never_share(pgs_domain_of(w.host, dom), at, 8,
+                                           true, &left, &done),
+                     PGSHARE_ERR_HOLE);
+    ck_assert_uint_eq(done, 0);
+    pgs_tracker_fail_from(pgs_test_tracker(), 0);
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, dom, at - 4, 8, 1,
+                                                 NULL),
+                     PGSHARE_ERR_NOMEM);
+    pgs_tracker_fail_never(pgs_test_tracker());
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, dom, at - 4, 8, 1,
+                                                 NULL),
+                     0);
+    ck_assert_int_eq(pgshare_mock_populate(mock, at - 8, 16), 0);
+    ck_assert_int_eq(pgshare_gfn_info(w.host, dom, at + 3, &info), 0);
+    ck_assert_uint_eq(info.state, PGSHARE_GFN_PRIVATE);
+    ck_assert_uint_eq(info.flags, PGSHARE_GFN_NEVER_SHARE);
+    for (uint64_t gfn = at - 4; gfn < at + 4; gfn++)
+        ck_assert_int_eq(pgshare_mark_ro(w.host, dom, gfn, 1, &ticket, NULL),
+                         PGSHARE_ERR_NEVER_SHARE);
+    ck_assert_int_eq(pgshare_mark_ro(w.host, dom, at + 4, 1, &ticket, NULL), 0);
+    /* what is no secret needs no table to be none */
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, dom, 0, gfns, 0, NULL),
+                     0);
+    ck_assert_int_eq(pgshare_mark_ro(w.host, dom, at, 1, &ticket, NULL), 0);
+    ck_assert_int_eq(pgshare_mock_leave(mock), 0);
+    pgshare_mock_domain_free(mock);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_never_share_checks_its_output)
 {
     struct world w;
@@ -378,6 +422,8 @@ static Suite *make(void)
     tcase_add_test(secrets,
                    test_what_became_a_secret_during_a_share_is_not_even_mapped);
     tcase_add_test(secrets, test_what_is_shared_of_a_secret_is_undone);
+    tcase_add_test(secrets,
+                   test_a_secret_may_be_told_before_its_memory_comes);
     tcase_add_test(secrets, test_never_share_checks_its_output);
     tcase_add_test(readonly, test_writes_to_read_only_memory_are_reported);
     tcase_add_test(readonly, test_read_only_memory_is_shared_and_never_copied);

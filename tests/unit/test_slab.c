@@ -59,9 +59,15 @@ START_TEST(test_chunks_that_will_be_full_are_dense)
     for (int large = 0; large < 2; large++) {
         pgs_test_tracker()->dense = 0;
         heap.large = large;
-        ck_assert_int_eq(pgs_slab_init(&slab, &heap, 24, SHIFT, 2 * CHUNK), 0);
+        ck_assert_int_eq(pgs_slab_init(&slab, &heap, 32, 16, 2 << 16), 0);
         ck_assert_int_eq(pgs_slab_grow(&slab), 0);
         ck_assert_uint_eq(pgs_test_tracker()->dense, large);
+        ck_assert_int_eq(pgs_slab_grow(&slab), 0);
+        ck_assert_uint_eq(pgs_test_tracker()->dense, large + 1);
+        pgs_slab_fini(&slab);
+        /* not those that are shorter than a huge page */
+        ck_assert_int_eq(pgs_slab_init(&slab, &heap, 31, 16, 2 << 16), 0);
+        ck_assert_int_eq(pgs_slab_grow(&slab), 0);
         ck_assert_int_eq(pgs_slab_grow(&slab), 0);
         ck_assert_uint_eq(pgs_test_tracker()->dense, large + 1);
         pgs_slab_fini(&slab);

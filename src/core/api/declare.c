@@ -7,6 +7,7 @@
 #include "api/visit.h"
 
 #include "mechanism/cycle.h"
+#include "mechanism/domain.h"
 #include "mechanism/ledger.h"
 #include "policy/scan.h"
 
@@ -124,6 +125,7 @@ int pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
 {
     struct pgshare_never_share left;
     struct pgs_visit visit;
+    uint64_t done;
     int r = pgs_visit_range(&visit, host, dom, gfn, count);
 
     if (r)
@@ -131,11 +133,16 @@ int pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
     r = pgs_abi_check_out(ret_left, sizeof(*ret_left));
     if (r)
         return pgs_visit_end(&visit, r);
-    pgs_cycle_never_share(visit.domain, gfn, count, on != 0, &left);
-    if (!on)
+    if (on) /* it holds for memory that is yet to come, too */
+        r = pgs_domain_words(visit.domain, gfn, count);
+    if (!r)
+        r = pgs_cycle_never_share(visit.domain, gfn, count, on != 0, &left,
+                                  &done);
+    if (!r && !on)
         pgs_scan_redo(visit.domain, gfn, count);
-    pgs_abi_out(ret_left, &left, sizeof(left));
-    return pgs_visit_end(&visit, 0);
+    if (!r)
+        pgs_abi_out(ret_left, &left, sizeof(left));
+    return pgs_visit_end(&visit, r);
 }
 
 /* ---- read-only memory -------------------------------------------------- */

@@ -153,14 +153,13 @@ int pgshare_gfn_get(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
     return pgs_visit_end(&visit, r ? r : first);
 }
 
-/* While it was held the page may have become known, and with it pages that are
- * equal. What a writer leaves is new, and found out like any write. */
 static int put(struct pgs_domain *domain, uint32_t page, uint32_t intent)
 {
     int r = pgs_hold_drop(domain->host, page, intent);
+    uint64_t word = atomic_load(pgs_word_at(&domain->host->chunks, page));
 
-    if (!r && intent == PGSHARE_GET_READ)
-        pgs_scan_forget(domain, page);
+    if (!r && !(word & PGS_ATTR_HELD))
+        pgs_scan_put(domain, page);
     return r;
 }
 

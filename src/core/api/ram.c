@@ -9,6 +9,17 @@
 
 #include <pgshare/domain.h>
 
+/* From a GiB on, metadata is so much that a huge page for each table does not
+ * count. */
+#define TRACKED_LARGE (UINT64_C(1) << (30 - PGSHARE_PAGE_SHIFT))
+
+static void count_tracked(struct pgshare_host *host, uint64_t count)
+{
+    pgs_count(&host->shards, PGS_LEVEL_TRACKED, count);
+    if (pgs_shards_sum(&host->shards, PGS_LEVEL_TRACKED) >= TRACKED_LARGE)
+        atomic_store_explicit(&host->heap.large, true, memory_order_relaxed);
+}
+
 int pgshare_domain_ram_add(struct pgshare_host *host, uint64_t dom,
                            uint64_t gfn, uint64_t count)
 {
@@ -36,7 +47,7 @@ int pgshare_domain_ram_add(struct pgshare_host *host, uint64_t dom,
         atomic_fetch_and_explicit(pgs_word_of(visit.domain, gfn + i - 1),
                                   ~PGS_STATE, memory_order_release);
     if (!r)
-        pgs_count(&host->shards, PGS_LEVEL_TRACKED, count);
+        count_tracked(host, count);
     return pgs_visit_end(&visit, r);
 }
 

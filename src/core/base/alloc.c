@@ -12,9 +12,10 @@
  * the size alone decides which of the two kinds a block is: no header, no
  * guess. Such blocks also go back to the system at once when they are freed.
  *
- * What will be dense comes in huge pages where the kernel has some to spare: a
- * table that is read at random misses the TLB less, and one fault brings what
- * 512 would. A kernel that has none gives small ones, and no word of it.
+ * What will be dense asks for huge pages: a table that is read at random misses
+ * the TLB less, and one fault brings what 512 would. Where a kernel looks for
+ * them (it may move other memory first) is the administrator's setting; one that
+ * has none gives small pages, and no word of it.
  */
 #include "base/alloc.h"
 

@@ -17,7 +17,7 @@
 struct pgs_heap {
     struct pgshare_allocator allocator;
     _Atomic uint64_t bytes;
-    _Atomic bool large; /* much memory is tracked: tables will be long */
+    _Atomic bool large; /* so much memory was tracked that tables are long */
 };
 
 static inline bool pgs_is_power_of_two(uint64_t n)

@@ -15,6 +15,8 @@
 
 /* Chunks begin on a cache line, and so does each record of 64 bytes. */
 #define CHUNK_ALIGN 64u
+/* A chunk that is worth huge pages. */
+#define CHUNK_DENSE ((size_t)2 << 20)
 
 bool pgs_slab_is_valid(const struct pgs_slab *slab)
 {
@@ -67,14 +69,15 @@ void pgs_slab_fini(struct pgs_slab *slab)
     slab->chunks = NULL;
 }
 
-/* A chunk that will be full costs no more in huge pages. The first one may stay
- * nearly empty, where little memory is tracked. */
+/* A chunk that will be full costs no more in huge pages, if it is as long as
+ * one. The first one may stay nearly empty, where little memory is tracked. */
 static char *chunk_new(struct pgs_slab *slab, uint64_t size)
 {
     size_t n = (size_t)1 << slab->shift;
 
-    if (size > 0 ||
-        atomic_load_explicit(&slab->heap->large, memory_order_relaxed))
+    if (n * slab->record >= CHUNK_DENSE &&
+        (size > 0 ||
+         atomic_load_explicit(&slab->heap->large, memory_order_relaxed)))
         return pgs_heap_zalloc_dense(slab->heap, n, slab->record, CHUNK_ALIGN);
     return pgs_heap_zalloc(slab->heap, n, slab->record, CHUNK_ALIGN);
 }

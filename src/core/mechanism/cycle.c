@@ -229,15 +229,21 @@ static void count_left(uint64_t word, struct pgshare_never_share *left)
         left->marked++;
 }
 
-void pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
-                           uint64_t count, bool on,
-                           struct pgshare_never_share *ret)
+int pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
+                          uint64_t count, bool on,
+                          struct pgshare_never_share *ret, uint64_t *ret_done)
 {
     struct pgshare_never_share left = { .size = sizeof(left) };
+    uint64_t i;
+    int r = 0;
 
-    for (uint64_t i = 0; i < count; i++) {
+    for (i = 0; i < count; i++) {
         _Atomic uint64_t *at = pgs_word_of(domain, gfn + i);
 
+        if (!at && on) {
+            r = PGSHARE_ERR_HOLE;
+            break;
+        }
         if (!at)
             continue;
         if (on)
@@ -253,6 +259,8 @@ void pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
         pgs_wake(domain->host);
     }
     *ret = left;
+    *ret_done = i;
+    return r;
 }
 
 /* ---- read-only memory -------------------------------------------------- */

@@ -33,10 +33,11 @@ int pgs_cycle_push(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
 int pgs_cycle_withdraw(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
                        uint64_t *ret_done);
 
-/* Cannot fail. `ret` gets what is left to be undone, all 0 with !on. */
-void pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
-                           uint64_t count, bool on,
-                           struct pgshare_never_share *ret);
+/* _HOLE: with `on`, where a GFN has no word, before which it ends. `ret` gets
+ * what is left to be undone, all 0 with !on. */
+int pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
+                          uint64_t count, bool on,
+                          struct pgshare_never_share *ret, uint64_t *ret_done);
 
 /* A call that makes up to PGS_INLINE pages read-only, or not; the range lies
  * in one chunk and has words. Internal: nobody is told how it ended. NULL: no

@@ -122,7 +122,7 @@ int pgs_hold_drop(struct pgshare_host *host, uint32_t page, uint32_t intent)
             clear |= PGS_ATTR_HELD;
             pgs_holds_drop(&host->holds, hold);
         }
-        atomic_fetch_and_explicit(at, ~clear, memory_order_release);
+        atomic_fetch_and(at, ~clear); /* before who looks for misses */
         pgs_count(&host->shards, PGS_LEVEL_VERSION, 1);
         r = 0;
     }

@@ -109,7 +109,7 @@ static int carry_out(struct pgs_domain *domain,
         r = pgs_cycle_withdraw(domain, gfn, count, &done);
         break;
     case PGSHARE_GUEST_RING_NEVER_SHARE:
-        pgs_cycle_never_share(domain, gfn, count, true, &left);
+        r = pgs_cycle_never_share(domain, gfn, count, true, &left, &done);
         break;
     case PGSHARE_GUEST_RING_FREE:
         r = pgs_cycle_free(domain, gfn, count, &done);

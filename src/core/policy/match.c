@@ -114,6 +114,29 @@ static bool is_in_flight(struct pgshare_host *host, uint32_t page)
                PGS_BUSY;
 }
 
+/*
+ * Is that a page with this content that somebody holds? Its block is done again
+ * when it is not held any more, which may have come meanwhile: then it is like
+ * one in flight.
+ */
+static bool is_held(struct pgshare_host *host, uint32_t page, uint32_t print,
+                    bool *ret_later)
+{
+    struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    uint64_t word;
+
+    if (!chunk->words)
+        return false;
+    word = atomic_load(pgs_word_at(&host->chunks, page));
+    if (pgs_word_state(word) != PGS_PRIVATE || pgs_word_index(word) != print ||
+        (word & PGS_UNSHAREABLE) != PGS_ATTR_HELD)
+        return false;
+    pgs_scan_miss(host, page);
+    word = atomic_load(pgs_word_at(&host->chunks, page));
+    *ret_later |= !(word & PGS_ATTR_HELD);
+    return true;
+}
+
 /* What an entry's page is known for. */
 static bool look(void *ctx, uint32_t page, uint64_t *ret_key)
 {
@@ -164,7 +187,8 @@ static bool is_refuted(const struct pgs_extent *extent, uint32_t k)
 }
 
 /* While the batch is looked at: these pages are anybody's again. Later nobody
- * else wants them: two pages that equalled a third would have been shared. */
+ * else wants them, but for fingerprints that collide: two pages that equalled a
+ * third would have been shared. */
 static void untake_different(struct pgs_match *match,
                              const struct pgs_extent *extent)
 {
@@ -420,6 +444,8 @@ static void look_up(struct pgs_match *match, uint32_t k,
             ret_found->copies++;
             if (n >= LONG)
                 break;
+        } else if (is_held(match->host, page, print, &ret_found->later)) {
+            continue;
         } else if (is_of_batch(match, page, print)) {
             ret_found->copies++;
         } else if (is_stale(match, k, page)) {

@@ -180,6 +180,10 @@ uint32_t pgs_batch_start(struct pgshare_host *host);
 /* The domain's next pass looks at all pages of the blocks that [gfn, gfn +
  * count) touches, whatever is known of them. */
 void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
+/* The runner: does this for the page's block when the page is put. */
+void pgs_scan_miss(struct pgshare_host *host, uint32_t page);
+/* Any thread: the page is not held any more. */
+void pgs_scan_put(struct pgs_domain *domain, uint32_t page);
 /* The next pass looks at this page of the domain again. */
 void pgs_scan_forget(struct pgs_domain *domain, uint32_t page);
 

@@ -41,6 +41,16 @@ static void choose_page(struct pgs_batch *batch, uint32_t i, uint32_t print)
 
 /* ---- blocks that are to be done again ------------------------------------ */
 
+/* The bit of the page's block, of those of its chunk. */
+static _Atomic uint64_t *bit_of(_Atomic uint64_t *bits, uint32_t page,
+                                uint64_t *ret_bit)
+{
+    uint32_t block = (page & (PGS_CHUNK_GFNS - 1)) / PGS_BLOCK;
+
+    *ret_bit = UINT64_C(1) << block % 64;
+    return &bits[block / 64];
+}
+
 /*
  * A pass reads the bits of its own turn, sets those of the next, and clears
  * those of the last, which nobody looks at any more: passes over one domain do
@@ -50,10 +60,8 @@ static _Atomic uint64_t *redo_of(struct pgshare_host *host, uint32_t page,
                                  uint32_t turn, uint64_t *ret_bit)
 {
     struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
-    uint32_t block = (page & (PGS_CHUNK_GFNS - 1)) / PGS_BLOCK;
 
-    *ret_bit = UINT64_C(1) << block % 64;
-    return &chunk->redo[turn % PGS_REDO_TURNS][block / 64];
+    return bit_of(chunk->redo[turn % PGS_REDO_TURNS], page, ret_bit);
 }
 
 /* The lock keeps the next turn from beginning while bits are set for it. */
@@ -83,6 +91,28 @@ void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
         else
             redo(domain, page);
     }
+}
+
+/* Who sets the bit looks at the word after it, who clears HELD at the bit: one
+ * of them sees the other's. */
+void pgs_scan_miss(struct pgshare_host *host, uint32_t page)
+{
+    struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    uint64_t bit;
+    _Atomic uint64_t *bits = bit_of(chunk->missed, page, &bit);
+
+    atomic_fetch_or(bits, bit);
+}
+
+void pgs_scan_put(struct pgs_domain *domain, uint32_t page)
+{
+    struct pgs_chunk *chunk =
+        &domain->host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    uint64_t bit;
+    _Atomic uint64_t *bits = bit_of(chunk->missed, page, &bit);
+
+    if (atomic_load(bits) & bit && atomic_fetch_and(bits, ~bit) & bit)
+        redo(domain, page);
 }
 
 static bool is_to_be_redone(struct pgshare_host *host,
@@ -178,7 +208,7 @@ static void choose_by_log(struct pgs_domain *domain, struct pgs_batch *batch,
     }
 }
 
-static void choose_by_turn(const struct pgs_domain *domain,
+static void choose_by_turn(struct pgs_domain *domain,
                            struct pgs_batch *batch, _Atomic uint64_t *words)
 {
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -188,6 +218,8 @@ static void choose_by_turn(const struct pgs_domain *domain,
         if (pgs_scan_is_plain(domain, word) &&
             (batch->all || pgs_scan_is_due(word, batch->turn)))
             choose_page(batch, i, pgs_word_index(word));
+        else if (batch->all && word & PGS_BUSY)
+            redo(domain, batch->page + i);
     }
 }
 

@@ -18,9 +18,6 @@ static_assert(sizeof(uint64_t) == sizeof(_Atomic uint64_t),
 
 /* Words start on a cache line. */
 #define WORDS_ALIGN 64u
-/* From a GiB on, metadata is so much that a huge page for each table does not
- * count. */
-#define CHUNKS_LARGE 4u
 
 bool pgs_chunks_is_valid(const struct pgs_chunks *chunks)
 {
@@ -92,8 +89,6 @@ int pgs_chunks_add(struct pgs_chunks *chunks, struct pgs_domain *domain,
     if (found == chunks->used)
         chunks->used++;
     chunks->first_free = found + 1;
-    if (chunks->used >= CHUNKS_LARGE)
-        atomic_store_explicit(&chunks->heap->large, true, memory_order_relaxed);
     assert(pgs_chunks_is_valid(chunks));
     *ret = found;
     return 0;

@@ -117,6 +117,8 @@ struct pgs_chunk {
     uint64_t base; /* first GFN */
     /* to be looked at whole; see policy/scan_batch.c */
     _Atomic uint64_t redo[PGS_REDO_TURNS][PGS_REDO_WORDS];
+    /* so when a page of theirs is not held any more */
+    _Atomic uint64_t missed[PGS_REDO_WORDS];
 };
 
 /* All chunks of a host. Changed under PGS_RANK_DOMAINS; a chunk's contents are

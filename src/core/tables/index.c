@@ -232,8 +232,6 @@ static unsigned count(uint32_t entries)
     return n;
 }
 
-/* The first entry that is empty; all others after it are, too, but where some
- * were taken out. */
 static unsigned first_of(uint32_t empty)
 {
     assert(empty != 0);
@@ -448,8 +446,7 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
         add_homeless(index, (struct place){ seek->tag, seek->root }, page);
         return;
     }
-    /* into the emptier one */
-    if (!room_b || (room_a && first_of(room_a) <= first_of(room_b)))
+    if (__builtin_popcount(room_a) >= __builtin_popcount(room_b))
         set_entry(a, first_of(room_a), seek->tag, page);
     else
         set_entry(b, first_of(room_b), seek->tag, page);
