@@ -61,7 +61,9 @@ enum pgshare_report_kind {
     PGSHARE_REPORT_DOMAIN_GONE,
     /** The domain's guest ring broke its protocol and was detached. */
     PGSHARE_REPORT_RING_DETACHED,
-    /** The backend broke its contract (see stats: backend_errors). */
+    /** The backend broke its contract. At most one a run, whatever it was and
+     * whomever it was about: `dom` and `gfn` are 0, `count` is by how much
+     * stats.backend_errors has grown since the last of these reports. */
     PGSHARE_REPORT_BACKEND_ERROR,
     /** Volatile pages were taken to pay for a fault. */
     PGSHARE_REPORT_RECLAIMED,
@@ -77,7 +79,7 @@ struct pgshare_report {
     size_t size;
     uint32_t kind; /**< enum pgshare_report_kind */
     int32_t error; /**< why, or 0 */
-    uint64_t dom;   /**< the domain */
+    uint64_t dom;   /**< the domain, 0: none in particular */
     uint64_t gfn;   /**< first page that it is about */
     uint64_t count; /**< pages that it is about */
 };

@@ -64,7 +64,8 @@ struct pgshare_host_stats {
     uint64_t reclaimed;       /**< volatile pages that paid */
     uint64_t scanned;         /**< pages fingerprinted */
     uint64_t backend_ops;     /**< operations submitted */
-    uint64_t backend_errors;  /**< completions that broke the contract */
+    uint64_t backend_errors;  /**< answers and events that broke the
+                               *   contract */
     uint64_t backend_lost;    /**< operations that had to be asked about */
     /** From the hint to the page being shared. */
     uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];

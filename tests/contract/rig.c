@@ -23,6 +23,7 @@ static void report(void *ctx, const struct pgshare_report *told)
 
     ck_assert_uint_lt(told->kind, 16);
     rig->reports[told->kind]++;
+    rig->told[told->kind] += told->count;
     rig->report = *told;
 }
 

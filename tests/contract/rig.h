@@ -60,6 +60,7 @@ struct rig {
 
     /* what the host has told */
     unsigned reports[16];             /* by kind */
+    uint64_t told[16];                /* … and the sum of their counts */
     struct pgshare_report report;     /* the last of them */
     unsigned outcomes;
     struct pgshare_outcome outcome;   /* the last; `tickets` void */

@@ -5,6 +5,8 @@
  */
 #include "contract/rig.h"
 
+#define LATEST UINT64_MAX /* as a sequence number */
+
 /* ---- a backend whose sink is in our hands ------------------------------ */
 
 struct liar {
@@ -16,8 +18,11 @@ struct liar {
     void (*spoil)(struct pgshare_completion *completion);
     struct pgshare_sink ours;
     uint64_t token;
+    uint64_t harvest; /* the last one's token */
     unsigned spoilt;
     bool belated; /* its answer comes when a QUERY has been submitted */
+    bool deaf;    /* the host is always busy when a page was dropped */
+    uint64_t harvested; /* the highest number of a completed harvest */
 };
 
 static struct liar liar;
@@ -26,6 +31,9 @@ static void complete(void *ctx, const struct pgshare_completion *completion)
 {
     struct pgshare_completion spoilt = *completion;
 
+    if (completion->token == liar.harvest &&
+        completion->seq > liar.harvested)
+        liar.harvested = completion->seq;
     if (liar.belated && completion->token == liar.token)
         return;
     if (liar.spoil && completion->token == liar.token) {
@@ -50,6 +58,8 @@ static int demand(void *ctx, uint64_t dom, uint64_t gfn, uint64_t cookie)
 static int discarded(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
                      int hole, uint64_t seq)
 {
+    if (liar.deaf)
+        return PGSHARE_ERR_BUSY;
     return liar.sink->discarded(liar.sink->ctx, dom, gfn, count, hole, seq);
 }
 
@@ -92,6 +102,8 @@ static int submit(struct pgshare_backend *backend, const struct pgshare_op *ops,
 
     if (n && ops->kind == liar.kind)
         liar.token = ops->token;
+    if (n && ops->kind == PGSHARE_OP_HARVEST)
+        liar.harvest = ops->token;
     if (n && liar.belated && ops->kind == PGSHARE_OP_QUERY) {
         late.count = ops->count;
         liar.sink->complete(liar.sink->ctx, &late);
@@ -274,6 +286,158 @@ START_TEST(an_answer_that_was_given_up_is_not_taken_for_another)
 }
 END_TEST
 
+/* ---- reports ----------------------------------------------------------- */
+
+/* The true answer; another follows. */
+static void the_same(struct pgshare_completion *completion)
+{
+}
+
+/* What the host counts it tells, in one report a run. */
+START_TEST(what_is_counted_is_reported)
+{
+    struct rig rig;
+    unsigned told = 0;
+
+    open_lying(&rig, _i);
+    rig_settle(&rig);
+    ck_assert_uint_eq(errors(&rig), 0);
+    ck_assert_uint_eq(rig.reports[PGSHARE_REPORT_BACKEND_ERROR], 0);
+    liar.spoil = the_same;
+    for (uint32_t kind = 1; kind < PGSHARE_OP_MAX; kind++) {
+        struct pgshare_completion stray = { .token = 1 };
+
+        liar.kind = kind;
+        rig_share(&rig, 0, kind % 8, 1, kind % 8, 1);
+        rig_write(&rig, 0, kind % 8);
+        for (uint32_t i = 0; i < kind; i++)
+            liar.sink->complete(liar.sink->ctx, &stray);
+        ck_assert_int_eq(pgshare_host_run(rig.host, NULL, NULL), 0);
+        ck_assert_uint_eq(rig.reports[PGSHARE_REPORT_BACKEND_ERROR], ++told);
+        ck_assert_uint_eq(rig.told[PGSHARE_REPORT_BACKEND_ERROR],
+                          errors(&rig));
+        ck_assert_int_eq(rig.report.error, PGSHARE_ERR_BACKEND);
+        ck_assert_uint_eq(rig.report.dom, 0);
+        ck_assert_uint_eq(rig.report.gfn, 0);
+    }
+    ck_assert_uint_gt(liar.spoilt, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.told[PGSHARE_REPORT_BACKEND_ERROR], errors(&rig));
+    rig_close(&rig);
+}
+END_TEST
+
+/* Nobody has to run it again by chance: it is woken. */
+START_TEST(a_host_at_rest_is_woken_to_report)
+{
+    struct pgshare_completion stray = { .token = 1 };
+    struct pgshare_poll poll = { .size = sizeof(poll) };
+    struct rig rig;
+
+    open_lying(&rig, _i);
+    rig_settle(&rig);
+    liar.sink->complete(liar.sink->ctx, &stray);
+    ck_assert_int_eq(pgshare_host_poll(rig.host, &poll), 0);
+    ck_assert_uint_eq(poll.deadline_ns, 0);
+    rig_close(&rig);
+}
+END_TEST
+
+/* ---- order ------------------------------------------------------------- */
+
+/* A break that a completed harvest should have told is not taken for one of
+ * what the page has become since; one that is not older is. */
+START_TEST(a_break_that_comes_after_its_harvest_is_counted_and_ignored)
+{
+    struct rig rig;
+    uint64_t before;
+
+    open_lying(&rig, _i);
+    rig_must_share(&rig, 0, 0, 1, 0, 2);
+    ck_assert_int_eq(pgshare_unshare(rig.host, rig_dom(&rig, 1), 0, 2, NULL),
+                     0);
+    rig_wait(&rig, SECOND / 10); /* the quarantine */
+    rig_must_share(&rig, 0, 0, 1, 0, 2);
+    rig_settle(&rig);
+    ck_assert_uint_gt(liar.harvested, 1);
+    before = errors(&rig);
+    liar.sink->broken(liar.sink->ctx, rig_dom(&rig, 1), 0, 2,
+                      liar.harvested - 1);
+    liar.sink->broken(liar.sink->ctx, rig_dom(&rig, 1), 0, 2, 0);
+    ck_assert_uint_eq(errors(&rig) - before, 2);
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, 0, 0, 1, 0));
+    ck_assert(rig_together(&rig, 0, 1, 1, 1));
+    rig_check(&rig);
+    ck_assert_int_eq(rig_write(&rig, 1, 1), 0);
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, 0, 0, 1, 0));
+    ck_assert(!rig_together(&rig, 0, 1, 1, 1));
+    ck_assert_uint_eq(errors(&rig) - before, 2);
+    rig_close(&rig);
+}
+END_TEST
+
+static int in_flight;
+static uint64_t flying;
+
+static void drop_in_flight(struct pgshare_completion *completion)
+{
+    if (completion->count == 1 && !completion->result)
+        in_flight = liar.sink->discarded(liar.sink->ctx, flying, 0, 1, 0,
+                                         LATEST);
+    completion->reserve = 0;
+    completion->token += 2;
+}
+
+START_TEST(a_drop_of_a_page_in_flight_is_to_be_told_again)
+{
+    struct rig rig;
+
+    open_lying(&rig, _i);
+    flying = rig_dom(&rig, 0);
+    in_flight = 0;
+    liar.kind = PGSHARE_OP_PROTECT;
+    liar.spoil = drop_in_flight;
+    rig_mark(&rig, 0, 0);
+    liar.spoil = NULL;
+    ck_assert_uint_eq(liar.spoilt, 1);
+    ck_assert_int_eq(in_flight, PGSHARE_ERR_BUSY);
+    ck_assert(rig_is(&rig, 0, 0, PGSHARE_GFN_PROTECTED));
+    rig_close(&rig);
+}
+END_TEST
+
+/* The backend's duty: what was dropped stays so until the host has heard. */
+START_TEST(a_dropped_page_is_nothing_else_before_it_is_told)
+{
+    struct rig rig;
+
+    open_lying(&rig, _i);
+    rig_fill(&rig, 1, 0, 1, 0);
+    liar.deaf = true;
+    ck_assert_int_eq(rig.ops->drop(rig.guests[0].impl, 0, 1, 0), 0);
+    rig_expect_zero(&rig, 0, 0, 1);
+    rig_share(&rig, 0, 0, 1, 0, 1);
+    rig_share(&rig, 1, 0, 0, 0, 1);
+    ck_assert(rig_is(&rig, 0, 0, PGSHARE_GFN_PRIVATE));
+    ck_assert_int_eq(rig.ops->drop(rig.guests[0].impl, 1, 1, 1), 0);
+    rig_expect(&rig, 0, 1, 1, HOLE);
+    ck_assert_int_eq(rig.ops->populate(rig.guests[0].impl, 1, 1),
+                     PGSHARE_ERR_EXISTS);
+    liar.deaf = false;
+    rig_wait(&rig, SECOND / 10);
+    ck_assert(rig_is(&rig, 0, 1, PGSHARE_GFN_HOLE));
+    rig_must_share(&rig, 0, 0, 1, 0, 1);
+    ck_assert_int_eq(rig.ops->populate(rig.guests[0].impl, 1, 1), 0);
+    rig_expect_zero(&rig, 0, 1, 1);
+    rig_settle(&rig);
+    ck_assert(rig_together(&rig, 0, 0, 1, 0));
+    ck_assert_uint_eq(errors(&rig), 0);
+    rig_close(&rig);
+}
+END_TEST
+
 /* ---- events ------------------------------------------------------------ */
 
 START_TEST(events_about_what_does_not_exist_are_refused)
@@ -288,22 +452,23 @@ START_TEST(events_about_what_does_not_exist_are_refused)
         static const uint64_t strangers[] = { 0, UINT64_MAX, 65536 };
         uint64_t stranger = strangers[i];
 
-        liar.sink->broken(liar.sink->ctx, stranger, 0, 1, 99);
+        liar.sink->broken(liar.sink->ctx, stranger, 0, 1, LATEST);
         liar.sink->gone(liar.sink->ctx, stranger);
         ck_assert_int_eq(liar.sink->demand(liar.sink->ctx, stranger, 0, 1),
                          PGSHARE_ERR_NODOMAIN);
         ck_assert_int_eq(liar.sink->discarded(liar.sink->ctx, stranger, 0, 1,
-                                              0, 99),
+                                              0, LATEST),
                          PGSHARE_ERR_NODOMAIN);
     }
-    liar.sink->broken(liar.sink->ctx, dom, GFNS, 1, 99);
-    liar.sink->broken(liar.sink->ctx, dom, 0, UINT64_MAX, 99);
-    liar.sink->broken(liar.sink->ctx, dom, UINT64_MAX, 2, 99);
-    liar.sink->broken(liar.sink->ctx, dom, 0, 0, 99);
-    ck_assert_int_ne(liar.sink->discarded(liar.sink->ctx, dom, GFNS, 1, 0, 99),
-                     0);
+    liar.sink->broken(liar.sink->ctx, dom, GFNS, 1, LATEST);
+    liar.sink->broken(liar.sink->ctx, dom, 0, UINT64_MAX, LATEST);
+    liar.sink->broken(liar.sink->ctx, dom, UINT64_MAX, 2, LATEST);
+    liar.sink->broken(liar.sink->ctx, dom, 0, 0, LATEST);
+    ck_assert_int_eq(liar.sink->discarded(liar.sink->ctx, dom, GFNS, 1, 0,
+                                          LATEST),
+                     PGSHARE_ERR_RANGE);
     ck_assert_int_ne(liar.sink->discarded(liar.sink->ctx, dom, 1, UINT64_MAX,
-                                          1, 99),
+                                          1, LATEST),
                      0);
     rig_settle(&rig);
     for (unsigned gfn = 0; gfn < 4; gfn++)
@@ -320,7 +485,7 @@ START_TEST(breaks_of_pages_that_are_no_mappings_change_nothing)
     open_lying(&rig, _i);
     dom = rig_dom(&rig, 0);
     ck_assert_int_eq(pgshare_declare_volatile(rig.host, dom, 40, 2, NULL), 0);
-    liar.sink->broken(liar.sink->ctx, dom, 20, 40, 99);
+    liar.sink->broken(liar.sink->ctx, dom, 20, 40, LATEST);
     rig_settle(&rig);
     ck_assert_uint_eq(rig_account(&rig, 0).fifo, 2);
     rig_must_share(&rig, 0, 0, 1, 0, 4);
@@ -362,6 +527,14 @@ static const struct contract_test tests[] = {
     { &what_was_answered_first_holds, CAN_SHARE | CAN_INLINE },
     { &an_answer_that_was_given_up_is_not_taken_for_another,
       CAN_SHARE | CAN_INLINE },
+    { &what_is_counted_is_reported, CAN_SHARE | CAN_INLINE },
+    { &a_host_at_rest_is_woken_to_report, CAN_SHARE | CAN_INLINE },
+    { &a_break_that_comes_after_its_harvest_is_counted_and_ignored,
+      CAN_SHARE | CAN_INLINE | CAN_HARVEST },
+    { &a_drop_of_a_page_in_flight_is_to_be_told_again,
+      CAN_SHARE | CAN_INLINE | CAN_DROP },
+    { &a_dropped_page_is_nothing_else_before_it_is_told,
+      CAN_SHARE | CAN_INLINE | CAN_DROP },
     { &events_about_what_does_not_exist_are_refused, CAN_SHARE | CAN_INLINE },
     { &breaks_of_pages_that_are_no_mappings_change_nothing,
       CAN_SHARE | CAN_INLINE },

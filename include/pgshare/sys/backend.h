@@ -19,11 +19,29 @@
  * and ignored. When the peer is dead, every element answers
  * ::PGSHARE_ERR_GONE.
  *
- * **Order.** Each completion and each break of a domain carries a sequence
- * number `seq`, taken from one counter of the domain (never 0) at the moment
- * when the operation, or the break, took effect in the guest's memory. The
- * core applies them to a GFN in this order, however late they arrive; those
- * with equal numbers as they arrive.
+ * **Order.** What happens to a GFN is applied in the order in which it took
+ * effect. Three rules see to that:
+ *  - The core has one operation at a time that changes a GFN under way, and
+ *    hears only the answer that it awaits. So completions of different
+ *    operations may arrive in any order.
+ *  - Breaks may be told late, but no later than the next
+ *    ::PGSHARE_OP_HARVEST. Until a break has been told, the backend lets no
+ *    operation map or protect that page: it answers BUSY or CLIENT_TICKET. A
+ *    page that the core has made private itself it maps again only after a
+ *    harvest that began later; and a break that arrives while an operation is
+ *    under way is applied at that one's end.
+ *  - What was dropped is the backend's to keep in order: see
+ *    pgshare_sink::discarded.
+ *
+ * Each completion, break and drop of a domain carries a sequence number `seq`
+ * from one counter of the domain (never 0). An operation takes it when it
+ * begins to take effect; a break or drop when it takes effect or, at the
+ * latest, when it is found, before it is told. The core compares one pair: when
+ * a harvest with the number n has completed well, all breaks below n have been
+ * told, and one that is told afterwards breaks the contract: it is counted
+ * (stats: backend_errors) and ignored. All other numbers are for traces and
+ * checkers. The core has no room for one in each page and could not tell that
+ * something else came too late; it is applied as it arrives.
  *
  * **The reserve** is memory that the backend holds for the host: map, merge,
  * release, discard and reclaim put the frames that they free into it; unshare,
@@ -126,8 +144,8 @@ enum pgshare_op_kind {
     PGSHARE_OP_READ_ONLY,
     /** All breaks of the domain so far are told by the sink's broken(),
      * then the operation completes: none that took effect before is told
-     * after. (The core maps a page again that it has unshared only after the
-     * next harvest, so that no late break can be taken for a new one.) Only with PGSHARE_CAP_PLATFORM_COW. */
+     * after (by its `seq`, such a one is counted and ignored). Only with
+     * PGSHARE_CAP_PLATFORM_COW. */
     PGSHARE_OP_HARVEST,
     /** The change log: status 1 for pages written since last asked, 0 for
      * others; asking clears. Only with PGSHARE_CAP_CHANGE_LOG. */
@@ -257,7 +275,9 @@ struct pgshare_sink {
     void (*complete)(void *ctx, const struct pgshare_completion *completion);
 
     /** Guest writes have broken these mappings (or marks); the pages are
-     * private. Applied at once, or by the operation that holds the page. */
+     * private. Applied at once, or by the operation that holds the page. A
+     * range that the domain does not have, and a `seq` below that of a
+     * completed harvest, are counted and ignored. */
     void (*broken)(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
                    uint64_t seq);
 
@@ -268,9 +288,15 @@ struct pgshare_sink {
     int (*demand)(void *ctx, uint64_t dom, uint64_t gfn, uint64_t cookie);
 
     /** The guest or the platform dropped the content of these pages: they are
-     * zero now, and private or holes (`hole`). Returns 0, ::PGSHARE_ERR_BUSY
-     * (an operation is under way on a page, those before it are done; tell it
-     * again later), ::PGSHARE_ERR_NODOMAIN. */
+     * zero now, and private or holes (`hole`). From the moment when it took
+     * effect until this has returned 0, the backend lets nothing give these
+     * pages another state: to PROTECT, MAP, MERGE, GRANT and CLONE they answer
+     * HOLE, BUSY or CLIENT_TICKET, and a toolstack does not populate them. So
+     * it cannot be taken for a drop of what the page has become since, which
+     * the core could not tell. Returns 0, ::PGSHARE_ERR_BUSY (an operation is
+     * under way on a page, those before it are done; tell all of it again
+     * later), ::PGSHARE_ERR_RANGE (counted and ignored),
+     * ::PGSHARE_ERR_NODOMAIN. */
     int (*discarded)(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
                      int hole, uint64_t seq);
 

@@ -3,7 +3,8 @@
  * The decorator that holds completions back for some polls, or some time.
  *
  * The order stays as it was. Events pass at once, which makes them overtake
- * completions: the sequence numbers are there for that.
+ * completions: they may, since the core keeps what concerns a page that an
+ * operation has, or asks for it again.
  */
 #include "decorator.h"
 #include "held.h"

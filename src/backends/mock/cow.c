@@ -49,17 +49,16 @@ static bool log_prepare(struct pgshare_mock_domain *domain)
 
 /* Remembers a break that was prepared (or, with `gfn` PGSHARE_GFN_NONE, was
  * not made after all); with the page's lock held, so that breaks of a page are
- * in order. */
+ * in order. Its number is taken under the log's lock, so that a harvest with a
+ * higher one finds it there. */
 static void log_break(struct pgshare_mock_domain *domain, uint64_t gfn)
 {
-    uint64_t seq = gfn == PGSHARE_GFN_NONE ? 0 : pgs_mock_seq(domain);
-
     pthread_mutex_lock(&domain->log_lock);
     if (domain->breaks_promised) {
         domain->breaks_promised--;
-        if (seq) {
+        if (gfn != PGSHARE_GFN_NONE) {
             domain->breaks[domain->breaks_n].gfn = gfn;
-            domain->breaks[domain->breaks_n++].seq = seq;
+            domain->breaks[domain->breaks_n++].seq = pgs_mock_seq(domain);
             atomic_fetch_add(&domain->machine->unharvested, 1);
         }
     }
@@ -212,12 +211,15 @@ static void tell(struct pgshare_mock_domain *domain,
     }
 }
 
-/* Tells all breaks so far. Needs no memory. */
+/* Tells all breaks so far. Needs no memory. One harvest that the host has given
+ * up may still be telling; another is not over before it. */
 void pgs_mock_harvest(struct pgshare_mock_domain *domain)
 {
     struct pgs_mock_break breaks[HARVEST_BATCH];
     size_t left;
 
+    while (atomic_exchange(&domain->harvesting, true))
+        sched_yield();
     pthread_mutex_lock(&domain->log_lock);
     left = domain->breaks_n - domain->breaks_first;
     pthread_mutex_unlock(&domain->log_lock);
@@ -226,10 +228,9 @@ void pgs_mock_harvest(struct pgshare_mock_domain *domain)
                             breaks);
 
         tell(domain, breaks, n);
-        left = n < left ? left - n : 0;
-        if (!n)
-            return;
+        left = n ? left - n : 0;
     }
+    atomic_store(&domain->harvesting, false);
 }
 
 /* Gives a guest without a host pages of its own for all that it still maps. */

@@ -199,7 +199,7 @@ struct pgs_mock_parked {
     unsigned char bytes[];
 };
 
-/* Pages that the guest dropped, which the host could not hear of yet. */
+/* Pages that the guest dropped, until the host has heard of it. */
 struct pgs_mock_dropped {
     struct pgs_mock_dropped *next;
     uint64_t gfn;
@@ -236,7 +236,9 @@ struct pgshare_mock_domain {
      * made is kept: breaks_n + breaks_promised ≤ breaks_room. */
     size_t breaks_first, breaks_n, breaks_promised, breaks_room;
     struct pgs_mock_dropped *dropped_first, **dropped_last;
+    bool telling; /* somebody tells the host of dropped_first */
     struct pgs_mock_parked *parked_first, **parked_last;
+    _Atomic bool harvesting;
     bool draining;
     uint32_t next_demand;
     struct pgs_mock_overlay *overlays;
@@ -442,6 +444,7 @@ void pgs_mock_touch(struct pgshare_mock_domain *domain, uint64_t gfn);
 uint64_t pgs_mock_next_touched(const struct pgshare_mock_domain *domain,
                                uint64_t gfn);
 void pgs_mock_domain_orphan(struct pgshare_mock_domain *domain);
+bool pgs_mock_is_untold(struct pgshare_mock_domain *domain, uint64_t gfn);
 void pgs_mock_dropped_tell(struct pgshare_mock_domain *domain);
 void pgs_mock_dropped_forget(struct pgshare_mock_domain *domain);
 

@@ -157,7 +157,8 @@ int pgshare_mock_populate(struct pgshare_mock_domain *domain, uint64_t gfn,
     if (!pgs_mock_range_ok(domain, gfn, count))
         return PGSHARE_ERR_RANGE;
     for (uint64_t i = gfn; i < gfn + count; i++)
-        if (!pgs_mock_is_hole(domain, domain->p2m[i]))
+        if (!pgs_mock_is_hole(domain, domain->p2m[i]) ||
+            pgs_mock_is_untold(domain, i))
             return PGSHARE_ERR_EXISTS;
     while (done < count && !error) {
         uint32_t n = count - done < BATCH ? (uint32_t)(count - done) : BATCH;
@@ -210,20 +211,52 @@ static bool is_droppable(const struct pgshare_mock_domain *domain,
                : kind == KIND_SHARED && machine->platform_cow;
 }
 
-/* Drops one page. Returns whether it did. */
-static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
-                      int hole, uint64_t *ret_seq)
+/* With the page's lock held, so that no operation comes between the drop and
+ * what keeps it from the page. */
+static void log_drop(struct pgshare_mock_domain *domain,
+                     struct pgs_mock_dropped *dropped)
+{
+    dropped->seq = pgs_mock_seq(domain);
+    pthread_mutex_lock(&domain->log_lock);
+    *domain->dropped_last = dropped;
+    domain->dropped_last = &dropped->next;
+    atomic_fetch_add(&domain->machine->dropped_n, 1);
+    pthread_mutex_unlock(&domain->log_lock);
+}
+
+/* Was the page dropped, and the host has not heard yet? Until then nothing may
+ * make it anything else (pgshare_sink::discarded). */
+bool pgs_mock_is_untold(struct pgshare_mock_domain *domain, uint64_t gfn)
+{
+    const struct pgs_mock_dropped *dropped;
+
+    if (!atomic_load_explicit(&domain->machine->dropped_n,
+                              memory_order_acquire))
+        return false;
+    pthread_mutex_lock(&domain->log_lock);
+    dropped = domain->dropped_first;
+    while (dropped && dropped->gfn != gfn)
+        dropped = dropped->next;
+    pthread_mutex_unlock(&domain->log_lock);
+    return dropped;
+}
+
+/* Drops one page. Returns whether the host is to hear of it. */
+static bool drop_page(struct pgshare_mock_domain *domain,
+                      struct pgs_mock_dropped *dropped)
 {
     struct pgshare_mock_machine *machine = domain->machine;
     struct pgs_mock_give_back back = { .n = 0 };
+    uint64_t gfn = dropped->gfn;
     uint32_t entry = pgs_mock_lock(domain, gfn);
     uint32_t frame = FRAME_NONE;
     bool drops = is_droppable(domain, entry);
+    bool told = false;
 
-    if (drops && !hole && pgs_mock_kind(entry) == KIND_PRIVATE) {
+    if (drops && !dropped->hole && pgs_mock_kind(entry) == KIND_PRIVATE) {
         memset(pgs_mock_bytes(machine, entry & ENTRY_FRAME), 0,
                PGSHARE_PAGE_SIZE);
-    } else if (drops && !hole) {
+    } else if (drops && !dropped->hole) {
         drops = pgs_mock_free_take(machine, 1, &frame);
         if (drops) {
             pgs_mock_empty_entry(domain, entry, &back);
@@ -235,11 +268,46 @@ static bool drop_page(struct pgshare_mock_domain *domain, uint64_t gfn,
         entry = pgs_mock_empty_entry(domain, entry, &back);
     }
     pgs_mock_touch(domain, gfn);
-    if (drops)
-        *ret_seq = pgs_mock_seq(domain);
+    if (drops && domain->handle) {
+        log_drop(domain, dropped);
+        told = true;
+    }
     pgs_mock_unlock(domain, gfn, entry | (drops ? ENTRY_WRITTEN : 0));
     pgs_mock_give_back_flush(machine, &back);
-    return drops;
+    return told;
+}
+
+/* The first that was dropped, if nobody is telling the host of it. */
+static struct pgs_mock_dropped *begin_telling(
+    struct pgshare_mock_domain *domain)
+{
+    struct pgs_mock_dropped *dropped = NULL;
+
+    pthread_mutex_lock(&domain->log_lock);
+    if (!domain->telling)
+        dropped = domain->dropped_first;
+    if (dropped)
+        domain->telling = true;
+    pthread_mutex_unlock(&domain->log_lock);
+    return dropped;
+}
+
+static void end_telling(struct pgshare_mock_domain *domain, bool heard)
+{
+    struct pgs_mock_dropped *dropped;
+
+    pthread_mutex_lock(&domain->log_lock);
+    dropped = domain->dropped_first;
+    domain->telling = false;
+    if (heard) {
+        domain->dropped_first = dropped->next;
+        if (!dropped->next)
+            domain->dropped_last = &domain->dropped_first;
+        atomic_fetch_sub(&domain->machine->dropped_n, 1);
+    }
+    pthread_mutex_unlock(&domain->log_lock);
+    if (heard)
+        free(dropped);
 }
 
 /* Tells the host of what was dropped, in order, as far as it hears. */
@@ -247,44 +315,28 @@ void pgs_mock_dropped_tell(struct pgshare_mock_domain *domain)
 {
     struct pgshare_mock_machine *machine = domain->machine;
     struct pgs_mock_dropped *dropped;
+    int error = 0;
 
-    for (;;) {
+    while (error != PGSHARE_ERR_BUSY && (dropped = begin_telling(domain))) {
         uint64_t handle = atomic_load(&domain->handle);
-        int error = 0;
 
-        /* Out of the list while it is told, so that nobody else tells it. */
-        pthread_mutex_lock(&domain->log_lock);
-        dropped = domain->dropped_first;
-        if (dropped) {
-            domain->dropped_first = dropped->next;
-            if (!dropped->next)
-                domain->dropped_last = &domain->dropped_first;
-        }
-        pthread_mutex_unlock(&domain->log_lock);
-        if (!dropped)
-            return;
+        error = 0;
         if (handle && machine->sink)
             error = machine->sink->discarded(machine->sink->ctx, handle,
                                              dropped->gfn, 1, dropped->hole,
                                              dropped->seq);
-        if (error != PGSHARE_ERR_BUSY) {
-            atomic_fetch_sub(&machine->dropped_n, 1);
-            free(dropped);
-            continue;
-        }
-        pthread_mutex_lock(&domain->log_lock);
-        dropped->next = domain->dropped_first;
-        if (!dropped->next)
-            domain->dropped_last = &dropped->next;
-        domain->dropped_first = dropped;
-        pthread_mutex_unlock(&domain->log_lock);
-        return;
+        end_telling(domain, error != PGSHARE_ERR_BUSY);
     }
 }
 
 void pgs_mock_dropped_forget(struct pgshare_mock_domain *domain)
 {
     pthread_mutex_lock(&domain->log_lock);
+    while (domain->telling) {
+        pthread_mutex_unlock(&domain->log_lock);
+        sched_yield();
+        pthread_mutex_lock(&domain->log_lock);
+    }
     while (domain->dropped_first) {
         struct pgs_mock_dropped *dropped = domain->dropped_first;
 
@@ -310,16 +362,10 @@ int pgshare_mock_drop(struct pgshare_mock_domain *domain, uint64_t gfn,
             return PGSHARE_ERR_NOMEM;
         dropped->gfn = i;
         dropped->hole = !!hole;
-        if (!drop_page(domain, i, hole, &dropped->seq) || !domain->handle) {
+        if (drop_page(domain, dropped))
+            pgs_mock_dropped_tell(domain);
+        else
             free(dropped);
-            continue;
-        }
-        pthread_mutex_lock(&domain->log_lock);
-        *domain->dropped_last = dropped;
-        domain->dropped_last = &dropped->next;
-        pthread_mutex_unlock(&domain->log_lock);
-        atomic_fetch_add(&domain->machine->dropped_n, 1);
-        pgs_mock_dropped_tell(domain);
     }
     return 0;
 }

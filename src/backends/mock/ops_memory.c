@@ -312,6 +312,8 @@ void pgs_mock_op_grant(struct pgs_mock_work *work, uint32_t first, uint32_t n)
 
         if (!pgs_mock_is_hole(domain, entry)) {
             pgs_mock_fail(work, i, PGSHARE_ERR_EXISTS);
+        } else if (pgs_mock_is_untold(domain, gfn)) {
+            pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
         } else {
             frame = pgs_mock_zeroed_take(work->machine);
             if (frame == FRAME_NONE)
@@ -362,6 +364,8 @@ void pgs_mock_op_clone(struct pgs_mock_work *work, uint32_t first, uint32_t n)
         entry = pgs_mock_lock(domain, gfn);
         if (!error && !pgs_mock_is_hole(domain, entry))
             error = PGSHARE_ERR_EXISTS;
+        if (!error && pgs_mock_is_untold(domain, gfn))
+            error = PGSHARE_ERR_BUSY;
         if (!error) {
             work->reserve--;
             pgs_mock_touch(domain, gfn);

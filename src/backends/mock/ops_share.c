@@ -85,6 +85,11 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
     struct pgshare_mock_domain *domain = work->domain;
     uint32_t frame = entry & ENTRY_FRAME;
 
+    if (pgs_mock_is_private(domain, entry) &&
+        pgs_mock_is_untold(domain, work->op->gfn + i)) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
+        return entry;
+    }
     if (pgs_mock_kind(entry) == KIND_DEFAULT && domain->sparse) {
         pgs_mock_touch(domain, work->op->gfn + i);
         if (!is_xen(machine))
@@ -530,10 +535,13 @@ static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
                            uint32_t entry)
 {
     if (work->op->flags & PGSHARE_OP_HOLES) {
-        if (pgs_mock_is_hole(work->domain, entry))
-            return true;
-        pgs_mock_fail(work, i, PGSHARE_ERR_EXISTS);
-        return false;
+        bool hole = pgs_mock_is_hole(work->domain, entry);
+        bool told = !pgs_mock_is_untold(work->domain, work->op->gfn + i);
+
+        if (!hole || !told)
+            pgs_mock_fail(work, i,
+                          hole ? PGSHARE_ERR_BUSY : PGSHARE_ERR_EXISTS);
+        return hole && told;
     }
     if (is_mapping(entry))
         return true;
@@ -665,6 +673,9 @@ static uint32_t merge(struct pgs_mock_work *work, uint32_t i, uint32_t entry,
         pgs_mock_fail(work, i, PGSHARE_ERR_CLIENT_TICKET);
     } else if (pgs_mock_kind(entry) == KIND_PRIVATE &&
                pgs_mock_record(machine, entry & ENTRY_FRAME) & RECORD_PINS) {
+        pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
+    } else if (pgs_mock_is_private(domain, entry) &&
+               pgs_mock_is_untold(domain, work->op->gfn + i)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
     } else if (id != PGSHARE_ID_ZERO && !pgs_mock_id_is_cow(machine, id)) {
         pgs_mock_fail(work, i, PGSHARE_ERR_SOURCE_TICKET);

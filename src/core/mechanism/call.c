@@ -263,11 +263,6 @@ static bool fill(struct pgs_call *call, const struct pgshare_completion *c)
     return !twice;
 }
 
-static void contract_broken(struct pgshare_host *host)
-{
-    pgs_count(&host->shards, PGS_COUNT_BACKEND_ERRORS, 1);
-}
-
 void pgs_call_complete(void *ctx, const struct pgshare_completion *c)
 {
     struct pgshare_host *host = ctx;
@@ -275,17 +270,18 @@ void pgs_call_complete(void *ctx, const struct pgshare_completion *c)
     struct pgs_call *call;
 
     if (c->token & WRITING || !c->token || index >= host->calls.size) {
-        contract_broken(host);
+        pgs_backend_error(host);
         return;
     }
     call = &host->calls.pool[index];
     if (!claim(call, c->token)) {
-        contract_broken(host);
+        pgs_backend_error(host);
         return;
     }
     if (c->first > call->op.count || c->count > call->op.count - c->first ||
         !fill(call, c))
-        contract_broken(host);
+        pgs_backend_error(host);
+    call->seq = c->seq;
     call->reserve += c->reserve;
     if (c->reserve)
         pgs_count(&host->shards, PGS_LEVEL_RESERVE, (uint64_t)c->reserve);
@@ -383,6 +379,7 @@ static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
     call->ids = ids;
     call->left = op->count;
     call->reserve = 0;
+    call->seq = 0;
     call->op_since = 0;
     call->step = next;
     call->pending = false;

@@ -63,6 +63,7 @@ struct pgs_call {
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
     _Atomic uintptr_t submitter; /* the thread that is within submit(), or 0 */
     int64_t reserve;            /* what the operation gained */
+    uint64_t seq;               /* of its last answer, 0: none */
     int8_t *status;             /* [op.count] */
     uint64_t *ids;              /* [op.count] */
 

@@ -13,6 +13,12 @@ static enum pgs_verdict ended(struct pgs_call *call)
 {
     struct pgs_domain *domain = call->harvest;
 
+    /* first what keeps late breaks from pages that are mapped again */
+    if (!call->status[0] &&
+        call->seq > atomic_load_explicit(&domain->harvested,
+                                         memory_order_relaxed))
+        atomic_store_explicit(&domain->harvested, call->seq,
+                              memory_order_release);
     if (!call->status[0])
         atomic_store_explicit(
             &domain->harvests_done,

@@ -91,6 +91,7 @@ struct pgs_domain {
     _Atomic uint32_t harvesting; /* 1: a harvest is under way */
     _Atomic uint32_t harvests_begun;
     _Atomic uint32_t harvests_done; /* the number of the last that ended well */
+    _Atomic uint64_t harvested;  /* its `seq`: earlier breaks have been told */
     _Atomic uint64_t undo_lo;    /* GFNs to look at for declarations that are */
     _Atomic uint64_t undo_hi;    /* not carried out yet: [lo, hi) */
     _Atomic uint64_t undo_after; /* on the clock: one failed, not before this */
@@ -282,7 +283,9 @@ static inline struct pgs_tally *pgs_tally_mine(struct pgs_domain *domain)
  * break of its next mapping. So a page that an operation of ours makes private
  * remembers how many harvests had been started by then (15 bits and a marker
  * bit), and is not mapped again before a later one is over. When the 15 bits
- * wrap, a page may wait for nothing; it is never let through too early.
+ * wrap, a page may wait for nothing; it is never let through too early. A break
+ * that is older than a harvest which is over, by its `seq`, comes too late to
+ * be believed (page.c).
  */
 #define PGS_EPOCH_MARK 0x8000u
 
@@ -326,6 +329,10 @@ void pgs_host_poll_backend(struct pgshare_host *host);
 
 /* Announces work for the runner. */
 void pgs_wake(struct pgshare_host *host);
+
+/* The backend broke its contract: counts it, and the runner reports it. Any
+ * thread, also under locks. */
+void pgs_backend_error(struct pgshare_host *host);
 
 /* Calls the embedder's report; no lock held. */
 void pgs_report(struct pgshare_host *host, uint32_t kind, int error,

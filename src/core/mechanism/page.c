@@ -12,7 +12,13 @@
  * It cannot be taken for a break of a later mapping either: a page that an
  * operation of ours has made private is not mapped again before the domain's
  * next harvest (pgs_quarantined()), and a harvest ends only when all earlier
- * breaks were told.
+ * breaks were told. A backend that tells one after that harvest after all is
+ * found out by `seq`, and not believed: a mapping kept too long costs a frame,
+ * one forgotten too early a guest's content.
+ *
+ * What a guest dropped is not left behind in a busy word: it is the backend
+ * that keeps it, and the page as it is, until we have heard (sys/backend.h).
+ * Whether it did cannot be seen from here, as no word has room for a number.
  */
 #include "mechanism/page.h"
 
@@ -186,6 +192,13 @@ static void break_one(struct pgshare_host *host, uint32_t page)
         settle_break(host, page, word);
 }
 
+/* Should a harvest that is over have told of it? */
+static bool is_late(const struct pgs_domain *domain, uint64_t seq)
+{
+    return seq < atomic_load_explicit(&domain->harvested,
+                                      memory_order_acquire);
+}
+
 void pgs_page_broken(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
                      uint64_t seq)
 {
@@ -193,8 +206,7 @@ void pgs_page_broken(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
     uint32_t ticket = pgs_shards_enter(&host->shards);
     struct pgs_domain *domain = pgs_domain_of(host, dom);
 
-    (void)seq; /* the order is kept by BUSY and the quarantine */
-    if (domain && pgs_range_ok(domain, gfn, count)) {
+    if (domain && pgs_range_ok(domain, gfn, count) && !is_late(domain, seq)) {
         for (uint64_t i = 0; i < count; i++) {
             uint32_t page = pgs_page_of(domain, gfn + i);
 
@@ -203,7 +215,7 @@ void pgs_page_broken(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
         }
         pgs_wake(host);
     } else if (domain) {
-        pgs_count(&host->shards, PGS_COUNT_BACKEND_ERRORS, 1);
+        pgs_backend_error(host);
     }
     pgs_shards_leave(&host->shards, ticket);
 }
@@ -243,11 +255,13 @@ int pgs_page_discarded(void *ctx, uint64_t dom, uint64_t gfn, uint64_t count,
     struct pgs_domain *domain = pgs_domain_of(host, dom);
     int r = 0;
 
-    (void)seq;
+    (void)seq; /* the backend sees to the order, see above */
     if (!domain)
         r = PGSHARE_ERR_NODOMAIN;
     else if (!pgs_range_ok(domain, gfn, count))
         r = PGSHARE_ERR_RANGE;
+    if (r == PGSHARE_ERR_RANGE)
+        pgs_backend_error(host);
     for (uint64_t i = 0; !r && i < count; i++) {
         uint32_t page = pgs_page_of(domain, gfn + i);
 

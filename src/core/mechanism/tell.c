@@ -13,6 +13,12 @@ void pgs_wake(struct pgshare_host *host)
     host->platform.wake(host->platform.ctx);
 }
 
+void pgs_backend_error(struct pgshare_host *host)
+{
+    pgs_count(&host->shards, PGS_COUNT_BACKEND_ERRORS, 1);
+    pgs_wake(host);
+}
+
 void pgs_report(struct pgshare_host *host, uint32_t kind, int error,
                 uint64_t dom, uint64_t gfn, uint64_t count)
 {

@@ -72,6 +72,20 @@ void pgs_policy_histogram(struct pgshare_host *host, uint64_t *ret)
                                       memory_order_relaxed);
 }
 
+/* ---- what the backend does wrong --------------------------------------- */
+
+/* Once in a run, so that a backend gone mad does not drown its embedder. */
+static void report_backend(struct pgshare_host *host)
+{
+    uint64_t errors = pgs_shards_sum(&host->shards, PGS_COUNT_BACKEND_ERRORS);
+    uint64_t more = errors - host->policy->errors_told;
+
+    host->policy->errors_told = errors;
+    if (more)
+        pgs_report(host, PGSHARE_REPORT_BACKEND_ERROR, PGSHARE_ERR_BACKEND, 0,
+                   0, more);
+}
+
 /* ---- domains that end -------------------------------------------------- */
 
 static void bury_the_dying(struct pgshare_host *host)
@@ -206,6 +220,7 @@ void pgs_run(struct pgshare_host *host, struct pgs_budget *budget,
         budget->step = false;
         ended += before != budget->pages;
     } while (ended && pgs_budget_left(host, budget));
+    report_backend(host);
     policy->progress.broken =
         pgs_shards_sum(&host->shards, PGS_COUNT_BROKEN) - broken;
     policy->progress.more =
