@@ -43,7 +43,8 @@ struct pgshare_domain_options {
 struct pgshare_domain_info {
     size_t size;
     uint32_t domid;      /**< as added */
-    uint32_t suspended;  /**< 1 between suspend and resume */
+    uint32_t suspended;  /**< 1 between suspend and resume, and while one of
+                          *   them is under way */
     uint64_t generation; /**< as added */
     uint64_t gfns;       /**< as added */
     uint64_t group;      /**< that it is in; its own one has a number, too */
@@ -125,14 +126,16 @@ struct pgshare_unshare_progress {
     size_t size;
     uint64_t next;    /**< GFN to go on with; the range's end when finished */
     uint64_t private_; /**< pages that this call made private */
-    uint64_t missing; /**< frames that the whole range lacks, with NOFRAME */
+    uint64_t missing; /**< frames that the part looked at lacks, with NOFRAME */
 };
 
 /**
  * Makes memory private again, before device passthrough, migration or
  * decommissioning. Refuses before it would exhaust memory, and says how many
- * frames are missing.
- * @param[in] budget pages to look at in this call; 0: all
+ * frames are missing: for the whole range, or with a budget for that part of it
+ * which this call looks at.
+ * @param[in] budget pages to look at in this call; 0: all. GFNs that never had
+ * memory are stepped over, up to 65,536 at once, and count as one page
  * @param[out] ret_progress set on success and with ::PGSHARE_ERR_NOFRAME
  * @return 0 (call again while `next` is not the end), ::PGSHARE_ERR_NODOMAIN,
  * ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOFRAME, ::PGSHARE_ERR_INPROGRESS (a page
@@ -148,21 +151,29 @@ pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
 /**
  * Hands dirty log and fault handling back to a VMM that migrates or takes a
  * snapshot. Sharing of this domain stops; what is shared stays shared and
- * faults are still resolved. Waits for its pages in flight.
+ * faults are still resolved. Waits for its pages in flight, up to the host's
+ * time-out; what the runner has begun with them ends only while another thread
+ * is in pgshare_host_run().
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is suspended),
- * ::PGSHARE_ERR_INPROGRESS (pages are still in flight, or no answer within the
- * host's time-out: call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are
- * waiting), ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error.
- * @since 0.1
+ * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error: it shares
+ * again, but what the backend has done is its own to say; call again.
+ *
+ * INPROGRESS, call again: pages are still in flight, and it shares again; or
+ * the backend has not answered within the time-out, or another thread is
+ * suspending or resuming it. An operation without an answer goes on by the
+ * runner: it shares nothing meanwhile, and whoever calls again, to suspend or
+ * to resume, goes on from how it ended. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_suspend(struct pgshare_host *host,
                                           uint64_t dom);
 
 /** Ends pgshare_domain_suspend().
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is not
- * suspended), ::PGSHARE_ERR_INPROGRESS (no answer within the host's time-out:
- * call again), ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error.
+ * suspended), ::PGSHARE_ERR_INPROGRESS (no answer within the host's time-out,
+ * or another thread is suspending or resuming it: call again),
+ * ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting), ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_FORKED, or the backend's error: it stays suspended.
  * @since 0.1 */
 PGSHARE_EXPORT int pgshare_domain_resume(struct pgshare_host *host,
                                          uint64_t dom);

@@ -109,6 +109,16 @@ bool op_is_in(const struct guest *g)
     return g->mock && g->dom && !g->leaving;
 }
 
+/* Where a call is in progress, it is what the library says. */
+bool op_is_suspended(struct world *w, struct guest *g)
+{
+    struct pgshare_domain_info info = { .size = sizeof(info) };
+
+    if (g->unsure && !pgshare_domain_info(w->host, g->dom, &info))
+        g->suspended = info.suspended;
+    return g->suspended;
+}
+
 struct guest *op_other(struct world *w, uint8_t byte)
 {
     return &w->guests[byte % DOMAINS];

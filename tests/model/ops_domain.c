@@ -73,7 +73,7 @@ static void forget(struct world *w, struct guest *g)
                                    P_READ_ONLY | P_READ_ONLY_MAYBE);
     }
     model_holds_forget(w, g);
-    g->frozen = g->suspended = false;
+    g->frozen = g->suspended = g->unsure = false;
     g->claimed = 0;
     g->ring = NULL;
     g->ring_open = 0;
@@ -187,11 +187,15 @@ void op_suspend(struct world *w, const struct record *r)
     world_say(w, "%s %u: %s", resume ? "resume" : "suspend", number(w, g),
               pgshare_error_name(error));
     world_expect(w, error, E(STATE) | E(INPROGRESS) | E(BUSY));
-    if ((error == PGSHARE_ERR_STATE) != (resume != g->suspended) &&
+    if (!g->unsure &&
+        (error == PGSHARE_ERR_STATE) != (resume != g->suspended) &&
         (!error || error == PGSHARE_ERR_STATE))
         world_fail(w, "suspended or not?");
-    if (!error)
+    g->unsure |= error == PGSHARE_ERR_INPROGRESS;
+    if (!error || error == PGSHARE_ERR_STATE) {
         g->suspended = !resume;
+        g->unsure = false;
+    }
 }
 
 /* ---- rings ------------------------------------------------------------- */

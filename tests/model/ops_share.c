@@ -61,13 +61,13 @@ void op_mark(struct world *w, const struct record *r)
     legal = ANY_CALL | E(HOLE) | E(NEVER_SHARE);
     if (g->direct)
         legal = E(NOTSUP);
-    else if (g->suspended)
+    else if (op_is_suspended(w, g))
         legal = E(SUSPENDED);
     secrets = secrets_of(r); /* one more may be declared, once it is marked */
     error = pgshare_mark_ro(w->host, g->dom, op_gfn(r), r->count, tickets,
                             &call);
     world_expect(w, error, legal);
-    if (!error && (g->direct || g->suspended))
+    if (!error && (g->direct || op_is_suspended(w, g)))
         world_fail(w, "marked in a domain that may not share");
     if (!error)
         check_marked(w, r, tickets, secrets);
@@ -151,7 +151,7 @@ static void check_shared(struct world *w, const struct pairs *p)
     }
 }
 
-static uint64_t share_errors(const struct pairs *p)
+static uint64_t share_errors(struct world *w, const struct pairs *p)
 {
     uint64_t distance = p->from > p->to ? p->from - p->to : p->to - p->from;
     uint64_t legal = ANY_CALL | E(DIFFERENT) | E(NEVER_SHARE) | E(HOLE) |
@@ -163,8 +163,8 @@ static uint64_t share_errors(const struct pairs *p)
         (p->source != p->client && !p->source->group))
         return E(GROUP);
     if (p->source->direct || p->client->direct)
-        return E(NOTSUP) | (p->source->suspended ? E(SUSPENDED) : 0);
-    if (p->source->suspended || p->client->suspended)
+        return E(NOTSUP) | (op_is_suspended(w, p->source) ? E(SUSPENDED) : 0);
+    if (op_is_suspended(w, p->source) || op_is_suspended(w, p->client))
         return E(SUSPENDED);
     return legal;
 }
@@ -208,7 +208,7 @@ static void share(struct world *w, const struct record *r, bool tickets)
     request.source_tickets = tickets ? ours : NULL;
     request.client_tickets = tickets ? theirs : NULL;
     look(w, &p, tickets);
-    legal = share_errors(&p);
+    legal = share_errors(w, &p);
     world_say(w, "share %u:%" PRIu64 " with %u:%" PRIu64 "+%u%s",
               number(w, p.source), request.source_gfn, number(w, p.client),
               request.client_gfn, p.count, tickets ? ", by tickets" : "");
@@ -564,8 +564,8 @@ void op_freeze(struct world *w, const struct record *r)
     world_say(w, "  %s", pgshare_error_name(error));
     world_expect(w, error,
                  ANY_CALL | E(STATE) | E(NOTSUP) | E(NOFRAME) |
-                     (g->suspended ? E(SUSPENDED) : 0));
-    if (!error && (g->frozen || g->direct || g->suspended))
+                     (op_is_suspended(w, g) ? E(SUSPENDED) : 0));
+    if (!error && (g->frozen || g->direct || op_is_suspended(w, g)))
         world_fail(w, "frozen, but could not be");
     if (error == PGSHARE_ERR_STATE && !g->frozen)
         world_fail(w, "no stub, but it says so");
@@ -660,10 +660,12 @@ void op_fork(struct world *w, const struct record *r)
     world_say(w, "  %s", pgshare_error_name(error));
     world_expect(w, error,
                  ANY_CALL | E(NOFRAME) | E(NOTSUP) | (g->group ? 0 : E(GROUP)) |
-                     (g->suspended || child->suspended ? E(SUSPENDED) : 0));
+                     (op_is_suspended(w, g) || op_is_suspended(w, child)
+                          ? E(SUSPENDED)
+                          : 0));
     if (!error && !g->group)
         world_fail(w, "forked across trust groups");
-    if (!error && (g->suspended || child->suspended))
+    if (!error && (op_is_suspended(w, g) || op_is_suspended(w, child)))
         world_fail(w, "forked, but suspended");
     if (error)
         return;

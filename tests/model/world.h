@@ -64,6 +64,7 @@ struct guest {
     bool dead;
     bool frozen;
     bool suspended;
+    bool unsure;        /* … or not: a suspend or resume is in progress */
     bool leaving;       /* removal goes on */
     struct guest *stub; /* being built from it */
     struct pgshare_guest_ring *ring; /* attached, or NULL */
@@ -207,6 +208,7 @@ static inline uint64_t op_gfn(const struct record *r)
 /* The other domain of the record. */
 struct guest *op_other(struct world *w, uint8_t byte);
 bool op_is_in(const struct guest *g);
+bool op_is_suspended(struct world *w, struct guest *g);
 /* The call has answered; with INPROGRESS it goes on. */
 void op_ended(struct world *w, struct waiting *waiting, int r,
               const struct pgshare_call *call);

@@ -491,16 +491,28 @@ static bool is_frame_there(struct pgs_call *call)
            pgs_now(&host->platform) >= call->again_ns || is_lost(call);
 }
 
+static bool is_page_free(struct pgs_call *call)
+{
+    return !(atomic_load_explicit(pgs_word_at(&call->host->chunks, call->waits),
+                                  memory_order_acquire) &
+             PGS_BUSY);
+}
+
+static bool is_calm(struct pgs_call *call)
+{
+    return is_page_free(call) ||
+           pgs_now(&call->host->platform) >= call->again_ns || is_lost(call);
+}
+
 static bool is_ready(struct pgs_call *call)
 {
     switch (call->verdict) {
     case PGS_WAIT_OP:
         return atomic_load_explicit(&call->answered, memory_order_acquire);
     case PGS_WAIT_PAGE:
-        return !(atomic_load_explicit(
-                     pgs_word_at(&call->host->chunks, call->waits),
-                     memory_order_acquire) &
-                 PGS_BUSY);
+        return is_page_free(call);
+    case PGS_WAIT_CALM:
+        return is_calm(call);
     case PGS_WAIT_HARVEST:
         return !atomic_load_explicit(&call->harvest->harvesting,
                                      memory_order_acquire);

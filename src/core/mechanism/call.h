@@ -38,6 +38,8 @@ enum pgs_verdict {
     PGS_NEXT,
     PGS_WAIT_OP,
     PGS_WAIT_PAGE,
+    PGS_WAIT_CALM,    /* the same, up to pgs_call::again_ns, and while the
+                       * domain lives */
     PGS_WAIT_HARVEST, /* somebody else's, of pgs_call::harvest */
     PGS_WAIT_JOIN,    /* pgs_call::frame is being joined to another */
     PGS_WAIT_FRAME,   /* the reserve is empty; up to pgs_call::again_ns, and
@@ -91,7 +93,7 @@ struct pgs_call {
     uint64_t count;
     uint64_t done;
     uint32_t page;              /* the word that it is about */
-    uint32_t waits;             /* PGS_WAIT_PAGE: the word that is BUSY */
+    uint32_t waits;             /* PGS_WAIT_PAGE, _CALM: the BUSY word */
     uint32_t frame;
     uint32_t outcome;           /* enum pgshare_fault_outcome */
     uint32_t payer;             /* enum pgshare_payer */
@@ -106,7 +108,7 @@ struct pgs_call {
     struct pgs_extent *extent;  /* for shares, marks, forks */
     void (*finish)(struct pgs_call *call); /* runner-owned: at the end */
     uint64_t born_ns;
-    uint64_t again_ns;          /* PGS_WAIT_FRAME */
+    uint64_t again_ns;          /* PGS_WAIT_FRAME, _CALM */
 
     struct pgs_call *next;      /* the runner's list, or the free list */
     _Atomic uint32_t owner;     /* enum pgs_owner */

@@ -31,6 +31,8 @@
 #define NAP_NS UINT64_C(1000000)
 /* After an undo that failed, the next one comes so much later. */
 #define UNDO_PAUSE_NS UINT64_C(1000000)
+/* Words that one turn of an undo looks at. */
+#define UNDO_LOOKS PGS_CHUNK_GFNS
 
 /* ---- names ------------------------------------------------------------- */
 
@@ -434,16 +436,24 @@ static void note_undone(struct pgs_call *call)
                               memory_order_relaxed);
 }
 
-static void undo_page(struct pgs_domain *domain, uint64_t gfn)
+/* False: all calls are taken. */
+static bool undo_page(struct pgs_domain *domain, uint64_t gfn)
 {
     struct pgs_call *call = pgs_fault_take(
         domain, pgs_page_of(domain, gfn), 0, PGS_FAULT_UNDO | PGS_FAULT_FORCE);
 
     if (!call)
-        return;
+        return false;
     call->gfn = gfn;
     call->finish = note_undone;
     pgs_call_launch(call);
+    return true;
+}
+
+static bool is_walking(struct pgs_domain *domain)
+{
+    return atomic_load_explicit(&domain->undo_next, memory_order_acquire) <
+           atomic_load_explicit(&domain->undo_end, memory_order_acquire);
 }
 
 uint64_t pgs_domain_undo_due(struct pgs_domain *domain)
@@ -451,54 +461,91 @@ uint64_t pgs_domain_undo_due(struct pgs_domain *domain)
     uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
     uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
 
-    return lo < hi ? atomic_load_explicit(&domain->undo_after,
-                                          memory_order_relaxed)
-                   : PGSHARE_FOREVER;
+    return lo < hi || is_walking(domain)
+               ? atomic_load_explicit(&domain->undo_after,
+                                      memory_order_relaxed)
+               : PGSHARE_FOREVER;
+}
+
+/* Takes what was declared until now; whoever declares more widens an empty
+ * range, which is walked after this one. */
+static void begin_walk(struct pgs_domain *domain)
+{
+    uint64_t hi;
+
+    pgs_mutex_lock(&domain->lock);
+    domain->undo_first =
+        atomic_load_explicit(&domain->undo_lo, memory_order_relaxed);
+    hi = atomic_load_explicit(&domain->undo_hi, memory_order_relaxed);
+    domain->undo_left = domain->undo_secrets = false;
+    atomic_store_explicit(&domain->undo_next, domain->undo_first,
+                          memory_order_release);
+    atomic_store_explicit(&domain->undo_end, hi, memory_order_release);
+    atomic_store_explicit(&domain->undo_lo, UINT64_MAX, memory_order_release);
+    atomic_store_explicit(&domain->undo_hi, 0, memory_order_release);
+    pgs_mutex_unlock(&domain->lock);
+}
+
+/* Goes on from `gfn`; answers where this turn has to stop. */
+static uint64_t walk(struct pgs_domain *domain, uint64_t gfn, uint64_t end,
+                     uint32_t budget)
+{
+    for (uint32_t n = 0; gfn < end && n < UNDO_LOOKS; n++, gfn++) {
+        uint64_t word = pgs_word_peek(domain, gfn);
+
+        if (pgs_page_of(domain, gfn) == PGS_PAGE_NONE) {
+            gfn |= PGS_CHUNK_GFNS - 1;
+            continue;
+        }
+        domain->undo_secrets |= (word & PGS_ATTR_NEVER) != 0;
+        if (!is_overdue(word))
+            continue;
+        domain->undo_left = true;
+        if (word & PGS_BUSY)
+            continue;
+        if (!budget || !undo_page(domain, gfn))
+            break;
+        budget--;
+    }
+    return gfn < end ? gfn : end;
+}
+
+/* What was left is walked over again, until there is nothing; then it is told,
+ * once for the whole range. */
+static void end_walk(struct pgs_domain *domain, uint64_t end)
+{
+    uint64_t first = domain->undo_first;
+
+    if (domain->undo_left)
+        pgs_undo_widen(domain, first, end);
+    else if (domain->undo_secrets)
+        pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,
+                   domain->handle, first, end - first);
 }
 
 bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget)
 {
-    uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
-    uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
-    bool left = false, secrets = false;
+    uint64_t next, end;
 
     if (pgs_now(&domain->host->platform) < pgs_domain_undo_due(domain))
         return false;
-    /* whoever declares more from now on widens an empty range */
-    atomic_store_explicit(&domain->undo_lo, UINT64_MAX, memory_order_release);
-    atomic_store_explicit(&domain->undo_hi, 0, memory_order_release);
-    for (uint64_t gfn = lo; gfn < hi; gfn++) {
-        uint64_t word = pgs_word_peek(domain, gfn);
-
-        secrets |= (word & PGS_ATTR_NEVER) != 0;
-        if (!is_overdue(word))
-            continue;
-        left = true;
-        if (word & PGS_BUSY || !budget)
-            continue;
-        undo_page(domain, gfn);
-        budget--;
-    }
-    if (left)
-        pgs_undo_widen(domain, lo, hi);
-    else if (secrets)
-        pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,
-                   domain->handle, lo, hi - lo);
-    return left;
-}
-
-static void widen(_Atomic uint64_t *bound, uint64_t to, bool down)
-{
-    uint64_t seen = atomic_load_explicit(bound, memory_order_relaxed);
-
-    while ((down ? to < seen : to > seen) &&
-           !atomic_compare_exchange_weak_explicit(
-               bound, &seen, to, memory_order_release, memory_order_relaxed)) {
-    }
+    if (!is_walking(domain))
+        begin_walk(domain);
+    next = atomic_load_explicit(&domain->undo_next, memory_order_relaxed);
+    end = atomic_load_explicit(&domain->undo_end, memory_order_relaxed);
+    next = walk(domain, next, end, budget);
+    atomic_store_explicit(&domain->undo_next, next, memory_order_release);
+    if (next == end)
+        end_walk(domain, end);
+    return pgs_domain_undo_due(domain) != PGSHARE_FOREVER;
 }
 
 void pgs_undo_widen(struct pgs_domain *domain, uint64_t lo, uint64_t hi)
 {
-    widen(&domain->undo_lo, lo, true);
-    widen(&domain->undo_hi, hi, false);
+    pgs_mutex_lock(&domain->lock);
+    if (lo < atomic_load_explicit(&domain->undo_lo, memory_order_relaxed))
+        atomic_store_explicit(&domain->undo_lo, lo, memory_order_release);
+    if (hi > atomic_load_explicit(&domain->undo_hi, memory_order_relaxed))
+        atomic_store_explicit(&domain->undo_hi, hi, memory_order_release);
+    pgs_mutex_unlock(&domain->lock);
 }

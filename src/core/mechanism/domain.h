@@ -51,8 +51,9 @@ void pgs_page_drop(struct pgshare_host *host, uint32_t page, uint64_t word);
 
 /*
  * The runner: carries out never-share declarations on pages that are shared
- * or marked; launches up to `budget` calls. True: some are left that could be
- * carried out now; after a failure there is a pause.
+ * or marked; launches up to `budget` calls, and looks at no more than a chunk's
+ * worth of words. True: it is to be called again; after a failure there is a
+ * pause.
  */
 bool pgs_domain_undo(struct pgs_domain *domain, uint32_t budget);
 /* When it is to be called next, on the clock; PGSHARE_FOREVER: nothing is left

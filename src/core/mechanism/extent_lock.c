@@ -38,6 +38,8 @@ static int check(struct pgs_extent *extent, struct pgs_side *side, uint32_t i,
 
     if (word & PGS_ATTR_NEVER)
         return PGSHARE_ERR_NEVER_SHARE;
+    if (pgs_is_suspended(side->domain))
+        return PGSHARE_ERR_SUSPENDED;
     if (!source && extent->flags & PGS_EXTENT_HOLES) {
         if (pgs_word_state(word) != PGS_HOLE)
             return PGSHARE_ERR_STATE;

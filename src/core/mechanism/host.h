@@ -56,8 +56,10 @@ enum pgs_domain_flag {
     PGS_DOMAIN_FROZEN = 1 << 3,    /* a stub: writes are reported */
     PGS_DOMAIN_UNSECURED = 1 << 4, /* forked without cover: see fork.c */
     PGS_DOMAIN_CLEARED = 1 << 5,   /* gone, and nothing is left of it */
-    PGS_DOMAIN_LEFT = 1 << 6       /* dying, and the backend may yet do an
+    PGS_DOMAIN_LEFT = 1 << 6,      /* dying, and the backend may yet do an
                                     * operation that was given up with it */
+    PGS_DOMAIN_SWITCHING = 1 << 7, /* a suspension begins or ends; undo.c */
+    PGS_DOMAIN_UNTOLD = 1 << 8     /* that was done after its caller had left */
 };
 
 /* What several vCPU threads count; a thread uses one of a few copies. */
@@ -93,7 +95,13 @@ struct pgs_domain {
     _Atomic uint32_t harvests_done; /* the number of the last that ended well */
     _Atomic uint64_t harvested;  /* its `seq`: earlier breaks have been told */
     _Atomic uint64_t undo_lo;    /* GFNs to look at for declarations that are */
-    _Atomic uint64_t undo_hi;    /* not carried out yet: [lo, hi) */
+    _Atomic uint64_t undo_hi;    /* not carried out yet: [lo, hi); changed under
+                                  * lock */
+    uint64_t undo_first;         /* the runner's walk over such a range … */
+    _Atomic uint64_t undo_next;  /* … goes on here, … */
+    _Atomic uint64_t undo_end;   /* … up to here; not below it: there is none */
+    bool undo_left;              /* it has met pages that are to be undone … */
+    bool undo_secrets;           /* … and secrets */
     _Atomic uint64_t undo_after; /* on the clock: one failed, not before this */
 
     struct pgs_mutex lock;
@@ -213,6 +221,14 @@ static inline struct pgs_domain *pgs_domain_of(struct pgshare_host *host,
 static inline uint32_t pgs_domain_flags(const struct pgs_domain *domain)
 {
     return atomic_load_explicit(&domain->flags, memory_order_acquire);
+}
+
+/* For those who have just taken a page's BUSY: either they see the suspension,
+ * or it sees BUSY and waits for them. */
+static inline bool pgs_is_suspended(const struct pgs_domain *domain)
+{
+    return atomic_load_explicit(&domain->flags, memory_order_seq_cst) &
+           PGS_DOMAIN_SUSPENDED;
 }
 
 /* The ordinal of a GFN, PGS_PAGE_NONE where it has no word. gfn < gfns. */

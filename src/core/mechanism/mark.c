@@ -65,6 +65,8 @@ static int check(struct pgs_call *call, uint64_t word)
 {
     if (word & PGS_ATTR_NEVER)
         return PGSHARE_ERR_NEVER_SHARE;
+    if (pgs_is_suspended(call->extent->source.domain))
+        return PGSHARE_ERR_SUSPENDED;
     if (pgs_word_state(word) == PGS_HOLE)
         return PGSHARE_ERR_HOLE;
     if (pgs_word_state(word) != PGS_PRIVATE)

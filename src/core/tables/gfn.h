@@ -155,7 +155,7 @@ static inline bool pgs_word_trylock(_Atomic uint64_t *word, bool want,
     uint64_t seen;
 
     do {
-        seen = atomic_fetch_or_explicit(word, PGS_BUSY, memory_order_acquire);
+        seen = atomic_fetch_or_explicit(word, PGS_BUSY, memory_order_seq_cst);
         if (!(seen & PGS_BUSY)) {
             *ret_word = seen;
             return true;
