@@ -230,6 +230,26 @@ START_TEST(test_a_turn_without_budget_goes_on_where_it_stopped)
 }
 END_TEST
 
+START_TEST(test_a_peer_that_has_gone_keeps_no_runner_busy)
+{
+    struct pgs_domain *domain;
+    struct world w;
+
+    world_open(&w, NULL);
+    world_share(&w, 0, 10);
+    domain = pgs_domain_of(w.host, w.dom[0]);
+    ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[0], 0, 10, 1,
+                                                 NULL),
+                     0);
+    ck_assert_uint_ne(pgs_domain_undo_due(domain), PGSHARE_FOREVER);
+    atomic_fetch_or(&domain->flags, PGS_DOMAIN_GONE);
+    ck_assert_uint_eq(pgs_domain_undo_due(domain), PGSHARE_FOREVER);
+    atomic_fetch_and(&domain->flags, ~(uint32_t)PGS_DOMAIN_GONE);
+    world_settle(&w);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- suspension -------------------------------------------------------- */
 
 /* Somebody who has a page, and lets it go when the domain is being suspended.
@@ -406,6 +426,7 @@ static Suite *make(void)
                    test_a_secret_behind_a_walk_is_undone_by_the_next);
     tcase_add_test(secrets,
                    test_a_turn_without_budget_goes_on_where_it_stopped);
+    tcase_add_test(secrets, test_a_peer_that_has_gone_keeps_no_runner_busy);
     tcase_add_test(suspension,
                    test_suspend_waits_for_a_page_in_flight_and_lets_none_begin);
     tcase_add_test(suspension,

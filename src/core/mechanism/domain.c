@@ -461,6 +461,8 @@ uint64_t pgs_domain_undo_due(struct pgs_domain *domain)
     uint64_t lo = atomic_load_explicit(&domain->undo_lo, memory_order_acquire);
     uint64_t hi = atomic_load_explicit(&domain->undo_hi, memory_order_acquire);
 
+    if (pgs_domain_flags(domain) & PGS_DOMAIN_GONE)
+        return PGSHARE_FOREVER;
     return lo < hi || is_walking(domain)
                ? atomic_load_explicit(&domain->undo_after,
                                       memory_order_relaxed)
