@@ -358,9 +358,10 @@ START_TEST(test_what_became_known_beside_a_held_page_is_shared_when_it_is_put)
     pass(&w);
     ck_assert_uint_eq(saved(&w), 0);
     put(&w, 1, 4, PGSHARE_GET_READ);
-    put(&w, 1, 300, PGSHARE_GET_WRITE);
     pass(&w);
     ck_assert(together(&w, 0, 4, 1, 4));
+    put(&w, 1, 300, PGSHARE_GET_WRITE); /* of the same block */
+    pass(&w);
     ck_assert(together(&w, 0, 300, 1, 300));
     hold(&w, 1, 5, PGSHARE_GET_READ);
     put(&w, 1, 5, PGSHARE_GET_READ);

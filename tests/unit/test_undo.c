@@ -206,6 +206,38 @@ START_TEST(test_a_secret_behind_a_walk_is_undone_by_the_next)
 }
 END_TEST
 
+static void end_walk(struct world *w, struct pgs_domain *domain)
+{
+    do {
+        pgs_domain_undo(domain, 64);
+        pgs_calls_run(w->host, NULL);
+    } while (domain->undo_next < domain->undo_end);
+}
+
+START_TEST(test_a_secret_behind_a_walk_is_not_told_to_be_done_with_it)
+{
+    struct pgs_domain *domain;
+    struct world w;
+    uint64_t dom;
+
+    open_large(&w, &dom);
+    domain = pgs_domain_of(w.host, dom);
+    keep_secret(&w, dom, 1);
+    keep_secret(&w, dom, LARGE - 1);
+    end_walk(&w, domain);
+    pgs_domain_undo(domain, 64); /* the second one, which finds nothing */
+    ck_assert_uint_gt(domain->undo_next, 2);
+    keep_secret(&w, dom, 2);
+    end_walk(&w, domain);
+    ck_assert_uint_eq(shared_of(&w, dom), 2 * END_PAGES - 2);
+    ck_assert_uint_eq(world_reports(&w, PGSHARE_REPORT_NEVER_SHARE_DONE), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(shared_of(&w, dom), 2 * END_PAGES - 3);
+    ck_assert_uint_eq(world_reports(&w, PGSHARE_REPORT_NEVER_SHARE_DONE), 1);
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_a_turn_without_budget_goes_on_where_it_stopped)
 {
     struct pgs_domain *domain;
@@ -410,6 +442,63 @@ START_TEST(test_a_suspension_that_fails_leaves_the_domain_as_it_was)
 }
 END_TEST
 
+START_TEST(test_a_suspension_that_nobody_answers_is_asked_for_again)
+{
+    struct world_options options = { .faulty = true, .timeout_ns = 50000 };
+    struct world w;
+
+    world_open(&w, &options);
+    answer_late(&w, PGSHARE_INJECT_LOSE);
+    ck_assert_int_eq(suspend(&w), PGSHARE_ERR_INPROGRESS);
+    for (unsigned i = 0; i < 4; i++) {
+        pgshare_mock_clock_advance(w.machine, w.host->options.op_timeout_ns);
+        world_settle(&w);
+    }
+    ck_assert_uint_eq(world_stats(&w).backend_lost, 1);
+    ck_assert(is_suspended(&w));
+    ck_assert_int_eq(suspend(&w), 0);
+    ck_assert_int_eq(suspend(&w), PGSHARE_ERR_STATE);
+    answer_late(&w, PGSHARE_INJECT_LOSE);
+    ck_assert_int_eq(resume(&w), PGSHARE_ERR_INPROGRESS);
+    for (unsigned i = 0; i < 4; i++) {
+        pgshare_mock_clock_advance(w.machine, w.host->options.op_timeout_ns);
+        world_settle(&w);
+    }
+    ck_assert(is_suspended(&w));
+    ck_assert_int_eq(resume(&w), 0);
+    ck_assert(!is_suspended(&w));
+    world_share(&w, 20, 1);
+    world_close(&w);
+}
+END_TEST
+
+START_TEST(test_a_suspended_domain_is_not_joined_to_another_frame)
+{
+    struct pgshare_share_request request = { .size = sizeof(request),
+                                             .flags = PGSHARE_SHARE_MARK };
+    unsigned char page[PGSHARE_PAGE_SIZE];
+    struct world w;
+    uint64_t frame;
+
+    world_open(&w, NULL);
+    world_share(&w, 1, 1);
+    frame = world_gfn(&w, 0, 1).frame;
+    world_page(1001, page);
+    ck_assert_int_eq(pgshare_mock_write_page(w.guest[1], 3, page), 0);
+    ck_assert_int_eq(suspend(&w), 0);
+    /* what both map is joined to another frame */
+    request.source_dom = request.client_dom = w.dom[1];
+    request.source_gfn = 3;
+    request.client_gfn = 1;
+    request.count = 1;
+    ck_assert_int_eq(pgshare_share(w.host, &request, NULL), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_gfn(&w, 1, 1).frame, world_gfn(&w, 1, 3).frame);
+    ck_assert_uint_eq(world_gfn(&w, 0, 1).frame, frame);
+    world_close(&w);
+}
+END_TEST
+
 static Suite *make(void)
 {
     Suite *suite = suite_create("undo");
@@ -425,6 +514,8 @@ static Suite *make(void)
     tcase_add_test(secrets,
                    test_a_secret_behind_a_walk_is_undone_by_the_next);
     tcase_add_test(secrets,
+                   test_a_secret_behind_a_walk_is_not_told_to_be_done_with_it);
+    tcase_add_test(secrets,
                    test_a_turn_without_budget_goes_on_where_it_stopped);
     tcase_add_test(secrets, test_a_peer_that_has_gone_keeps_no_runner_busy);
     tcase_add_test(suspension,
@@ -435,6 +526,10 @@ static Suite *make(void)
                    test_a_suspension_that_is_answered_late_counts_all_the_same);
     tcase_add_test(suspension,
                    test_a_suspension_that_fails_leaves_the_domain_as_it_was);
+    tcase_add_test(suspension,
+                   test_a_suspension_that_nobody_answers_is_asked_for_again);
+    tcase_add_test(suspension,
+                   test_a_suspended_domain_is_not_joined_to_another_frame);
     return suite;
 }
 

@@ -211,15 +211,34 @@ static void tell(struct pgshare_mock_domain *domain,
     }
 }
 
-/* Tells all breaks so far. Needs no memory. One harvest that the host has given
- * up may still be telling; another is not over before it. */
+/* One harvest that the host has given up may still be telling; another, or the
+ * domain's next life, does not begin before it is over. Telling waits for
+ * nothing. */
+static void begin_harvest(struct pgshare_mock_domain *domain)
+{
+    while (atomic_exchange(&domain->harvesting, true))
+        sched_yield();
+}
+
+void pgs_mock_breaks_forget(struct pgshare_mock_domain *domain)
+{
+    begin_harvest(domain);
+    pthread_mutex_lock(&domain->log_lock);
+    atomic_fetch_sub(&domain->machine->unharvested,
+                     domain->breaks_n - domain->breaks_first);
+    domain->breaks_first = 0;
+    domain->breaks_n = 0;
+    pthread_mutex_unlock(&domain->log_lock);
+    atomic_store(&domain->harvesting, false);
+}
+
+/* Tells all breaks so far. Needs no memory. */
 void pgs_mock_harvest(struct pgshare_mock_domain *domain)
 {
     struct pgs_mock_break breaks[HARVEST_BATCH];
     size_t left;
 
-    while (atomic_exchange(&domain->harvesting, true))
-        sched_yield();
+    begin_harvest(domain);
     pthread_mutex_lock(&domain->log_lock);
     left = domain->breaks_n - domain->breaks_first;
     pthread_mutex_unlock(&domain->log_lock);

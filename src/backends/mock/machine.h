@@ -607,6 +607,7 @@ enum pgs_mock_access {
 enum pgs_mock_access pgs_mock_make_writable(struct pgshare_mock_domain *domain,
                                             uint64_t gfn, uint32_t *entry);
 void pgs_mock_harvest(struct pgshare_mock_domain *domain);
+void pgs_mock_breaks_forget(struct pgshare_mock_domain *domain);
 int pgs_mock_privatise(struct pgshare_mock_domain *domain);
 
 /* guest.c */

@@ -175,6 +175,8 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
         return PGSHARE_ERR_GONE;
     domain->removed = false;
     domain->suspended = false;
+    /* a vCPU that was about to tell of a break when the host left may have */
+    pgs_mock_breaks_forget(domain);
     atomic_store(&domain->handle, dom);
     *ret_attach = (struct pgshare_domain_attach){
         .size = sizeof(*ret_attach),
@@ -197,12 +199,7 @@ static void backend_domain_remove(struct pgshare_backend *backend, void *cookie)
     pgs_mock_domain_orphan(domain);
     atomic_store(&domain->handle, 0);
     pgs_mock_dropped_forget(domain);
-    pthread_mutex_lock(&domain->log_lock);
-    atomic_fetch_sub(&machine->unharvested,
-                     domain->breaks_n - domain->breaks_first);
-    domain->breaks_first = 0;
-    domain->breaks_n = 0;
-    pthread_mutex_unlock(&domain->log_lock);
+    pgs_mock_breaks_forget(domain);
 }
 
 bool pgs_mock_gives_ids(uint32_t kind)

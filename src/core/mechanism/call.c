@@ -275,7 +275,10 @@ void pgs_call_complete(void *ctx, const struct pgshare_completion *c)
     }
     call = &host->calls.pool[index];
     if (!claim(call, c->token)) {
-        pgs_backend_error(host);
+        /* what we have given up may be answered yet */
+        if (atomic_load_explicit(&call->given_up, memory_order_acquire) !=
+            c->token)
+            pgs_backend_error(host);
         return;
     }
     if (c->first > call->op.count || c->count > call->op.count - c->first ||
@@ -296,6 +299,7 @@ static void answer_all(struct pgs_call *call, uint64_t token, int error)
 {
     if (!claim(call, token))
         return;
+    atomic_store_explicit(&call->given_up, token, memory_order_relaxed);
     set_pending(call);
     for (uint32_t i = 0; i < call->op.count; i++)
         if (call->status[i] == PGS_PENDING)
@@ -320,6 +324,8 @@ bool pgs_call_withdraw(struct pgs_call *call)
 
     if (!gate || !claim(call, gate & ~WRITING))
         return false;
+    atomic_store_explicit(&call->given_up, gate & ~WRITING,
+                          memory_order_release);
     atomic_store_explicit(&call->gate, 0, memory_order_release);
     return true;
 }
@@ -384,6 +390,7 @@ static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
     call->step = next;
     call->pending = false;
     call->clean = false;
+    call->unanswered = false;
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
 }

@@ -58,10 +58,12 @@ typedef enum pgs_verdict (*pgs_step)(struct pgs_call *call);
 struct pgs_call {
     /* answered by the backend */
     _Alignas(64) _Atomic uint64_t gate; /* token, | 1 while being written */
+    _Atomic uint64_t given_up;  /* the last token that we did not wait for */
     _Atomic uint32_t answered;  /* 1: the operation is over */
     uint32_t left;              /* pages without an answer */
     bool pending;               /* status[] tells which */
     bool clean;                 /* every status[] is 0 */
+    bool unanswered;            /* it was given up */
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
     _Atomic uintptr_t submitter; /* the thread that is within submit(), or 0 */
     int64_t reserve;            /* what the operation gained */

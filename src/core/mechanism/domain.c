@@ -517,8 +517,14 @@ static uint64_t walk(struct pgs_domain *domain, uint64_t gfn, uint64_t end,
 static void end_walk(struct pgs_domain *domain, uint64_t end)
 {
     uint64_t first = domain->undo_first;
+    bool more;
 
-    if (domain->undo_left)
+    /* what was declared behind the walk may be of this range */
+    pgs_mutex_lock(&domain->lock);
+    more = atomic_load_explicit(&domain->undo_lo, memory_order_relaxed) <
+           atomic_load_explicit(&domain->undo_hi, memory_order_relaxed);
+    pgs_mutex_unlock(&domain->lock);
+    if (domain->undo_left || (more && domain->undo_secrets))
         pgs_undo_widen(domain, first, end);
     else if (domain->undo_secrets)
         pgs_report(domain->host, PGSHARE_REPORT_NEVER_SHARE_DONE, 0,

@@ -58,8 +58,10 @@ enum pgs_domain_flag {
     PGS_DOMAIN_CLEARED = 1 << 5,   /* gone, and nothing is left of it */
     PGS_DOMAIN_LEFT = 1 << 6,      /* dying, and the backend may yet do an
                                     * operation that was given up with it */
-    PGS_DOMAIN_SWITCHING = 1 << 7, /* a suspension begins or ends; undo.c */
-    PGS_DOMAIN_UNTOLD = 1 << 8     /* that was done after its caller had left */
+    PGS_DOMAIN_SWITCHING = 1 << 7, /* a suspension begins or ends: see
+                                    * api/suspend.c */
+    PGS_DOMAIN_UNTOLD = 1 << 8,    /* that was done after its caller had left */
+    PGS_DOMAIN_DOUBTFUL = 1 << 9   /* SUSPENDED, but the backend may not be */
 };
 
 /* What several vCPU threads count; a thread uses one of a few copies. */

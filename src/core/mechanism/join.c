@@ -56,7 +56,8 @@ static bool take(struct pgshare_host *host, uint32_t page, uint32_t frame)
     if (pgs_word_state(word) == PGS_SHARED &&
         pgs_word_index(word) != PGS_NODE_ZERO &&
         pgs_node_frame(&host->frames, pgs_word_index(word)) == frame &&
-        !(word & PGS_UNSHAREABLE))
+        !(word & PGS_UNSHAREABLE) &&
+        !pgs_is_suspended(pgs_page_domain(host, page)))
         return true;
     pgs_page_unlock(host, page);
     return false;

@@ -119,21 +119,20 @@ static bool is_in_flight(struct pgshare_host *host, uint32_t page)
  * when it is not held any more, which may have come meanwhile: then it is like
  * one in flight.
  */
-static bool is_held(struct pgshare_host *host, uint32_t page, uint32_t print,
-                    bool *ret_later)
+static bool is_held(struct pgshare_host *host, uint32_t page, uint32_t group,
+                    uint32_t print, bool *ret_later)
 {
-    struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
+    const struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
     uint64_t word;
 
-    if (!chunk->words)
+    if (!chunk->words || !chunk->domain)
         return false;
     word = atomic_load(pgs_word_at(&host->chunks, page));
     if (pgs_word_state(word) != PGS_PRIVATE || pgs_word_index(word) != print ||
-        (word & PGS_UNSHAREABLE) != PGS_ATTR_HELD)
+        chunk->domain->group != group ||
+        word & PGS_UNSHAREABLE & ~PGS_ATTR_HELD)
         return false;
-    pgs_scan_miss(host, page);
-    word = atomic_load(pgs_word_at(&host->chunks, page));
-    *ret_later |= !(word & PGS_ATTR_HELD);
+    *ret_later |= !(word & PGS_ATTR_HELD) || !pgs_scan_miss(host, page);
     return true;
 }
 
@@ -444,7 +443,8 @@ static void look_up(struct pgs_match *match, uint32_t k,
             ret_found->copies++;
             if (n >= LONG)
                 break;
-        } else if (is_held(match->host, page, print, &ret_found->later)) {
+        } else if (is_held(match->host, page, match->domain->group, print,
+                           &ret_found->later)) {
             continue;
         } else if (is_of_batch(match, page, print)) {
             ret_found->copies++;

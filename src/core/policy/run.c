@@ -236,7 +236,8 @@ static uint64_t due(struct pgs_domain *domain)
     uint64_t undo = pgs_domain_undo_due(domain);
     uint64_t harvest = domain->host->policy->next_harvest;
 
-    if (!(domain->caps & PGSHARE_CAP_PLATFORM_COW))
+    if (!(domain->caps & PGSHARE_CAP_PLATFORM_COW) ||
+        pgs_domain_flags(domain) & PGS_DOMAIN_GONE)
         return undo;
     return undo < harvest ? undo : harvest;
 }

@@ -180,8 +180,9 @@ uint32_t pgs_batch_start(struct pgshare_host *host);
 /* The domain's next pass looks at all pages of the blocks that [gfn, gfn +
  * count) touches, whatever is known of them. */
 void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count);
-/* The runner: does this for the page's block when the page is put. */
-void pgs_scan_miss(struct pgshare_host *host, uint32_t page);
+/* Does this for the page's block when the page, which is held, is put. False:
+ * it has been meanwhile. */
+bool pgs_scan_miss(struct pgshare_host *host, uint32_t page);
 /* Any thread: the page is not held any more. */
 void pgs_scan_put(struct pgs_domain *domain, uint32_t page);
 /* The next pass looks at this page of the domain again. */

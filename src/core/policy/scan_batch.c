@@ -95,13 +95,14 @@ void pgs_scan_redo(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
 
 /* Who sets the bit looks at the word after it, who clears HELD at the bit: one
  * of them sees the other's. */
-void pgs_scan_miss(struct pgshare_host *host, uint32_t page)
+bool pgs_scan_miss(struct pgshare_host *host, uint32_t page)
 {
     struct pgs_chunk *chunk = &host->chunks.list[page >> PGS_CHUNK_SHIFT];
     uint64_t bit;
     _Atomic uint64_t *bits = bit_of(chunk->missed, page, &bit);
 
     atomic_fetch_or(bits, bit);
+    return atomic_load(pgs_word_at(&host->chunks, page)) & PGS_ATTR_HELD;
 }
 
 void pgs_scan_put(struct pgs_domain *domain, uint32_t page)
@@ -208,6 +209,15 @@ static void choose_by_log(struct pgs_domain *domain, struct pgs_batch *batch,
     }
 }
 
+/* A block is done again, but one of its pages cannot be looked at now. */
+static void put_off(struct pgs_domain *domain, uint32_t page, uint64_t word)
+{
+    if (word & PGS_BUSY || (pgs_word_state(word) == PGS_PRIVATE &&
+                            word & PGS_ATTR_HELD &&
+                            !pgs_scan_miss(domain->host, page)))
+        redo(domain, page);
+}
+
 static void choose_by_turn(struct pgs_domain *domain,
                            struct pgs_batch *batch, _Atomic uint64_t *words)
 {
@@ -218,8 +228,8 @@ static void choose_by_turn(struct pgs_domain *domain,
         if (pgs_scan_is_plain(domain, word) &&
             (batch->all || pgs_scan_is_due(word, batch->turn)))
             choose_page(batch, i, pgs_word_index(word));
-        else if (batch->all && word & PGS_BUSY)
-            redo(domain, batch->page + i);
+        else if (batch->all)
+            put_off(domain, batch->page + i, word);
     }
 }
 
@@ -281,6 +291,8 @@ static enum pgs_verdict ask(struct pgs_call *call)
         .count = batch->count,
     };
 
+    if (pgs_is_suspended(domain)) /* its log is the embedder's now */
+        return PGS_DONE;
     if (!batch->logged)
         return choose(call);
     return pgs_call_submit_into(call, &op, choose, batch->status, NULL);
