@@ -385,6 +385,9 @@ struct pgshare_mock_page {
     uint64_t id;       /**< of a shared page: the backend's name of it */
     uint64_t mappings; /**< of a shared page, the zero frame's excepted */
     uint64_t pins;     /**< DMA that is under way */
+    /** Of a private page, its bytes in the machine's memory, to be read only
+     * and while it stays what it is; else NULL. */
+    const void *bytes;
 };
 
 /** Looks a page up. @return 0, ::PGSHARE_ERR_RANGE. @since 0.1 */

@@ -81,7 +81,7 @@ static void check_all(void)
     SIZED(pgshare_mock_kernel_info, reclaimed, 88);
     SIZED(pgshare_mock_kernel_options, ring, 40);
     SIZED(pgshare_mock_options, ctx, 160);
-    SIZED(pgshare_mock_page, pins, 56);
+    SIZED(pgshare_mock_page, bytes, 64);
     SIZED(pgshare_never_share, marked, 32);
     PLAIN(pgshare_op, 80);
     SIZED(pgshare_outcome, tickets, 80);

@@ -417,6 +417,8 @@ int pgshare_mock_page(struct pgshare_mock_domain *domain, uint64_t gfn,
         page.frame = entry & ENTRY_FRAME;
         record = pgs_mock_record(domain->machine, entry & ENTRY_FRAME);
         page.pins = (record & RECORD_PINS) >> RECORD_PIN_SHIFT;
+        if (page.state == PGSHARE_MOCK_PRIVATE)
+            page.bytes = pgs_mock_bytes(domain->machine, entry & ENTRY_FRAME);
         if (page.state == PGSHARE_MOCK_SHARED) {
             page.id = pgs_mock_id(record, entry & ENTRY_FRAME);
             page.mappings = pgs_mock_record_mappings(record);
