@@ -401,8 +401,7 @@ static bool is_asked_for(const struct pgshare_op *op, uint32_t i)
     return !op->own_ids || op->own_ids[i] != PGSHARE_ID_NONE;
 }
 
-/* Sends for the next page that is asked for, from `i` on: while one page is
- * hashed, the processor would not fetch beyond its end. */
+/* Sends for the beginning of the next page that is asked for, from `i` on. */
 FETCH void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                        uint32_t end)
 {
@@ -416,7 +415,7 @@ FETCH void fetch_next(const struct pgs_mock_work *work, uint32_t i,
                                  memory_order_relaxed);
     if (pgs_mock_kind(entry) != KIND_PRIVATE)
         return;
-    pgs_mock_frame_fetch(work->machine, entry);
+    pgs_mock_frame_fetch_begin(work->machine, entry);
 }
 
 /* A seed's secret is the same for all pages of an operation. */
