@@ -238,17 +238,22 @@ START_TEST(test_a_secret_behind_a_walk_is_not_told_to_be_done_with_it)
 }
 END_TEST
 
-START_TEST(test_a_turn_without_budget_goes_on_where_it_stopped)
+/* Ten pages that are shared, and secrets now. */
+static struct pgs_domain *open_secrets(struct world *w)
 {
-    struct pgs_domain *domain;
-    struct world w;
-
-    world_open(&w, NULL);
-    world_share(&w, 0, 10);
-    domain = pgs_domain_of(w.host, w.dom[0]);
-    ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[0], 0, 10, 1,
+    world_open(w, NULL);
+    world_share(w, 0, 10);
+    ck_assert_int_eq(pgshare_declare_never_share(w->host, w->dom[0], 0, 10, 1,
                                                  NULL),
                      0);
+    return pgs_domain_of(w->host, w->dom[0]);
+}
+
+START_TEST(test_a_turn_without_budget_goes_on_where_it_stopped)
+{
+    struct world w;
+    struct pgs_domain *domain = open_secrets(&w);
+
     ck_assert(pgs_domain_undo(domain, 4));
     ck_assert_uint_eq(domain->undo_next, 4);
     pgs_calls_run(w.host, NULL);
@@ -264,15 +269,9 @@ END_TEST
 
 START_TEST(test_a_peer_that_has_gone_keeps_no_runner_busy)
 {
-    struct pgs_domain *domain;
     struct world w;
+    struct pgs_domain *domain = open_secrets(&w);
 
-    world_open(&w, NULL);
-    world_share(&w, 0, 10);
-    domain = pgs_domain_of(w.host, w.dom[0]);
-    ck_assert_int_eq(pgshare_declare_never_share(w.host, w.dom[0], 0, 10, 1,
-                                                 NULL),
-                     0);
     ck_assert_uint_ne(pgs_domain_undo_due(domain), PGSHARE_FOREVER);
     atomic_fetch_or(&domain->flags, PGS_DOMAIN_GONE);
     ck_assert_uint_eq(pgs_domain_undo_due(domain), PGSHARE_FOREVER);
@@ -442,6 +441,15 @@ START_TEST(test_a_suspension_that_fails_leaves_the_domain_as_it_was)
 }
 END_TEST
 
+/* The runner does, on the backend's answer. */
+static void give_up_waiting(struct world *w)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        pgshare_mock_clock_advance(w->machine, w->host->options.op_timeout_ns);
+        world_settle(w);
+    }
+}
+
 START_TEST(test_a_suspension_that_nobody_answers_is_asked_for_again)
 {
     struct world_options options = { .faulty = true, .timeout_ns = 50000 };
@@ -450,20 +458,18 @@ START_TEST(test_a_suspension_that_nobody_answers_is_asked_for_again)
     world_open(&w, &options);
     answer_late(&w, PGSHARE_INJECT_LOSE);
     ck_assert_int_eq(suspend(&w), PGSHARE_ERR_INPROGRESS);
-    for (unsigned i = 0; i < 4; i++) {
-        pgshare_mock_clock_advance(w.machine, w.host->options.op_timeout_ns);
-        world_settle(&w);
-    }
+    give_up_waiting(&w);
     ck_assert_uint_eq(world_stats(&w).backend_lost, 1);
+    ck_assert(is_suspended(&w));
+    /* that another attempt fails says nothing of the first */
+    answer_late(&w, PGSHARE_INJECT_FAIL);
+    ck_assert_int_eq(suspend(&w), PGSHARE_ERR_BACKEND);
     ck_assert(is_suspended(&w));
     ck_assert_int_eq(suspend(&w), 0);
     ck_assert_int_eq(suspend(&w), PGSHARE_ERR_STATE);
     answer_late(&w, PGSHARE_INJECT_LOSE);
     ck_assert_int_eq(resume(&w), PGSHARE_ERR_INPROGRESS);
-    for (unsigned i = 0; i < 4; i++) {
-        pgshare_mock_clock_advance(w.machine, w.host->options.op_timeout_ns);
-        world_settle(&w);
-    }
+    give_up_waiting(&w);
     ck_assert(is_suspended(&w));
     ck_assert_int_eq(resume(&w), 0);
     ck_assert(!is_suspended(&w));

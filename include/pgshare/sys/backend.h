@@ -15,10 +15,10 @@
  * order, whole or in parts. All memory that an operation points to (its arrays) is valid
  * until submit() returns; what is needed later must be copied. All memory of a
  * completion is the backend's, and is read before the call returns. A
- * completion whose token is not awaited is ignored: where the core has given the
- * operation up (no answer within `op_timeout_ns`, a domain that was removed) as a
- * matter of course, else (answered twice) it is counted as an error. When the peer is dead, every element answers
- * ::PGSHARE_ERR_GONE.
+ * completion whose token is not awaited is ignored: as a matter of course where
+ * the core has given the operation up (no answer within `op_timeout_ns`, a
+ * domain that was removed), else (answered twice) it is counted as an error.
+ * When the peer is dead, every element answers ::PGSHARE_ERR_GONE.
  *
  * **Order.** What happens to a GFN is applied in the order in which it took
  * effect. Three rules see to that:

@@ -339,12 +339,8 @@ FETCH void pgs_mock_frame_fetch(
 {
     const unsigned char *bytes = pgs_mock_bytes(machine, frame);
 
-    for (uint32_t at = 0; at < PGSHARE_PAGE_SIZE; at += 256) {
+    for (uint32_t at = 0; at < PGSHARE_PAGE_SIZE; at += 64)
         __builtin_prefetch(bytes + at);
-        __builtin_prefetch(bytes + at + 64);
-        __builtin_prefetch(bytes + at + 128);
-        __builtin_prefetch(bytes + at + 192);
-    }
 }
 
 /* The beginning of a page is sent for while another page is being read; the

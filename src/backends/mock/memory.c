@@ -251,7 +251,7 @@ static bool drop_page(struct pgshare_mock_domain *domain,
     uint32_t entry = pgs_mock_lock(domain, gfn);
     uint32_t frame = FRAME_NONE;
     bool drops = is_droppable(domain, entry);
-    bool told = false;
+    bool tells;
 
     if (drops && !dropped->hole && pgs_mock_kind(entry) == KIND_PRIVATE) {
         memset(pgs_mock_bytes(machine, entry & ENTRY_FRAME), 0,
@@ -268,13 +268,12 @@ static bool drop_page(struct pgshare_mock_domain *domain,
         entry = pgs_mock_empty_entry(domain, entry, &back);
     }
     pgs_mock_touch(domain, gfn);
-    if (drops && domain->handle) {
+    tells = drops && domain->handle;
+    if (tells)
         log_drop(domain, dropped);
-        told = true;
-    }
     pgs_mock_unlock(domain, gfn, entry | (drops ? ENTRY_WRITTEN : 0));
     pgs_mock_give_back_flush(machine, &back);
-    return told;
+    return tells;
 }
 
 /* The first that was dropped, if nobody is telling the host of it. */

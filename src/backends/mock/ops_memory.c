@@ -403,7 +403,7 @@ static bool is_asked_for(const struct pgshare_op *op, uint32_t i)
 
 /* Sends for the beginning of the next page that is asked for, from `i` on. */
 FETCH void fetch_next(const struct pgs_mock_work *work, uint32_t i,
-                       uint32_t end)
+                      uint32_t end)
 {
     uint32_t entry;
 

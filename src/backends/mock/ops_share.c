@@ -124,7 +124,7 @@ static uint32_t protect(struct pgs_mock_work *work, uint32_t i, uint32_t entry)
 /* The lines of the page table that an operation is about to lock: it would
  * wait for each in turn. */
 FETCH void fetch_entries(const struct pgs_mock_work *work, uint32_t first,
-                          uint32_t n)
+                         uint32_t n)
 {
     const uint32_t line = 64 / sizeof(*work->domain->p2m);
 
@@ -535,13 +535,13 @@ static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
                            uint32_t entry)
 {
     if (work->op->flags & PGSHARE_OP_HOLES) {
-        bool hole = pgs_mock_is_hole(work->domain, entry);
-        bool told = !pgs_mock_is_untold(work->domain, work->op->gfn + i);
-
-        if (!hole || !told)
-            pgs_mock_fail(work, i,
-                          hole ? PGSHARE_ERR_BUSY : PGSHARE_ERR_EXISTS);
-        return hole && told;
+        if (!pgs_mock_is_hole(work->domain, entry))
+            pgs_mock_fail(work, i, PGSHARE_ERR_EXISTS);
+        else if (pgs_mock_is_untold(work->domain, work->op->gfn + i))
+            pgs_mock_fail(work, i, PGSHARE_ERR_BUSY);
+        else
+            return true;
+        return false;
     }
     if (is_mapping(entry))
         return true;

@@ -15,10 +15,9 @@
  * the platform's clock may stand still meanwhile. */
 static bool take_runners_place(struct pgshare_host *host)
 {
-    uintptr_t self = (uintptr_t)pthread_self();
     uint64_t slept = 0;
 
-    if (atomic_load_explicit(&host->runner, memory_order_relaxed) == self)
+    if (pgs_is_runner(host))
         return false;
     while (!pgs_mutex_trylock(&host->run)) {
         uint32_t seen;

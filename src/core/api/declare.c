@@ -125,7 +125,6 @@ int pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
 {
     struct pgshare_never_share left;
     struct pgs_visit visit;
-    uint64_t done;
     int r = pgs_visit_range(&visit, host, dom, gfn, count);
 
     if (r)
@@ -137,7 +136,7 @@ int pgshare_declare_never_share(struct pgshare_host *host, uint64_t dom,
         r = pgs_domain_words(visit.domain, gfn, count);
     if (!r)
         r = pgs_cycle_never_share(visit.domain, gfn, count, on != 0, &left,
-                                  &done);
+                                  NULL);
     if (!r && !on)
         pgs_scan_redo(visit.domain, gfn, count);
     if (!r)

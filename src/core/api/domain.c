@@ -64,8 +64,7 @@ static bool become_runner(struct pgshare_host *host)
     static const struct timespec nap = { .tv_nsec = 50000 };
     uint64_t start = pgs_now(&host->platform);
 
-    if (atomic_load_explicit(&host->runner, memory_order_relaxed) ==
-        (uintptr_t)pthread_self())
+    if (pgs_is_runner(host))
         return false;
     while (!pgs_mutex_trylock(&host->run)) {
         if (pgs_now(&host->platform) - start >= host->options.timeout_ns)

@@ -30,12 +30,11 @@ static int run(struct pgs_visit *visit, struct pgs_budget *budget,
                struct pgshare_progress *ret)
 {
     struct pgshare_host *host = visit->host;
-    uintptr_t self = (uintptr_t)pthread_self();
 
-    if (atomic_load_explicit(&host->runner, memory_order_relaxed) == self ||
-        !pgs_mutex_trylock(&host->run))
+    if (pgs_is_runner(host) || !pgs_mutex_trylock(&host->run))
         return PGSHARE_ERR_BUSY;
-    atomic_store_explicit(&host->runner, self, memory_order_relaxed);
+    atomic_store_explicit(&host->runner, (uintptr_t)pthread_self(),
+                          memory_order_relaxed);
     host->runner_ticket = &visit->ticket;
     pgs_run(host, budget, ret);
     host->runner_ticket = NULL;

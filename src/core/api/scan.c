@@ -32,8 +32,7 @@ int pgshare_host_pass(struct pgshare_host *host, uint64_t dom)
 /* What is the runner's is looked at in its place. */
 static int lock_out_runner(struct pgshare_host *host)
 {
-    if (atomic_load_explicit(&host->runner, memory_order_relaxed) ==
-        (uintptr_t)pthread_self())
+    if (pgs_is_runner(host))
         return PGSHARE_ERR_BUSY;
     pgs_mutex_lock(&host->run);
     return 0;

@@ -8,8 +8,8 @@
  * runner concludes in place of the caller, and the domain is SUSPENDED as long
  * as its backend may be. UNTOLD then remembers that the caller does not know:
  * when it calls again it is told, and nothing is done twice. Where the backend
- * has never answered, DOUBTFUL says that it may or may not be suspended; the
- * domain is SUSPENDED then, and whoever calls again has the backend asked again.
+ * has never answered, DOUBTFUL says that it may or may not be suspended. The
+ * domain is SUSPENDED then, and whoever calls again asks the backend again.
  */
 #include "api/visit.h"
 #include "mechanism/domain.h"
@@ -17,8 +17,6 @@
 #include "policy/scan.h"
 
 #include <pgshare/domain.h>
-
-#include <pthread.h>
 
 /* ---- what is in flight --------------------------------------------------- */
 
@@ -98,7 +96,8 @@ static bool begin_switch(struct pgs_domain *domain, uint32_t *ret_flags)
     return !(*ret_flags & PGS_DOMAIN_SWITCHING);
 }
 
-/* An attempt has ended with `r`; `lost`: nobody knows what the backend did. */
+/* An attempt has ended with `r`; `lost`: nobody knows what the backend did. A
+ * doubt lasts until an attempt succeeds. */
 static void conclude(struct pgs_domain *domain, bool off, int r, bool lost,
                      bool untold)
 {
@@ -106,10 +105,10 @@ static void conclude(struct pgs_domain *domain, bool off, int r, bool lost,
                          PGS_DOMAIN_UNTOLD | PGS_DOMAIN_DOUBTFUL;
     uint32_t seen = pgs_domain_flags(domain), flags = 0;
 
-    if (off == (r != 0) || (r && lost))
+    if (off == (r != 0))
         flags |= PGS_DOMAIN_SUSPENDED;
-    if (r && lost)
-        flags |= PGS_DOMAIN_DOUBTFUL;
+    if (r && (lost || seen & PGS_DOMAIN_DOUBTFUL))
+        flags |= PGS_DOMAIN_SUSPENDED | PGS_DOMAIN_DOUBTFUL;
     if (!r && untold)
         flags |= PGS_DOMAIN_UNTOLD;
     while (!atomic_compare_exchange_weak_explicit(
@@ -125,7 +124,7 @@ static void conclude(struct pgs_domain *domain, bool off, int r, bool lost,
 static void conclude_late(struct pgs_call *call)
 {
     conclude(call->domain, call->flags & PGSHARE_OP_OFF, call->result,
-             call->unanswered, true);
+             pgs_call_is_given_up(call), true);
 }
 
 static enum pgs_verdict switched(struct pgs_call *call)
@@ -166,7 +165,7 @@ static int drive_switch(struct pgs_visit *visit, uint32_t flags,
         if (!pgs_call_drive(call, &token))
             return PGSHARE_ERR_INPROGRESS;
         r = call->result;
-        lost = call->unanswered;
+        lost = pgs_call_is_given_up(call);
         pgs_call_give(call);
     }
     conclude(visit->domain, flags & PGSHARE_OP_OFF, r, lost, false);
@@ -182,13 +181,6 @@ static int tell(struct pgs_domain *domain, uint32_t flags)
     return flags & PGS_DOMAIN_UNTOLD ? 0 : PGSHARE_ERR_STATE;
 }
 
-/* What it waited for, nobody else would do. */
-static bool is_runner(struct pgshare_host *host)
-{
-    return atomic_load_explicit(&host->runner, memory_order_relaxed) ==
-           (uintptr_t)pthread_self();
-}
-
 int pgshare_domain_suspend(struct pgshare_host *host, uint64_t dom)
 {
     struct pgs_visit visit;
@@ -198,7 +190,7 @@ int pgshare_domain_suspend(struct pgshare_host *host, uint64_t dom)
 
     if (r)
         return r;
-    timeout = is_runner(host) ? 0 : host->options.timeout_ns;
+    timeout = pgs_is_runner(host) ? 0 : host->options.timeout_ns;
     if (!begin_switch(visit.domain, &flags))
         return pgs_visit_end(&visit, PGSHARE_ERR_INPROGRESS);
     if (flags & PGS_DOMAIN_SUSPENDED && !(flags & PGS_DOMAIN_DOUBTFUL))
@@ -207,7 +199,7 @@ int pgshare_domain_suspend(struct pgshare_host *host, uint64_t dom)
                              memory_order_seq_cst);
     r = settle_pages(&visit, &timeout);
     if (r)
-        conclude(visit.domain, false, r, flags & PGS_DOMAIN_DOUBTFUL, false);
+        conclude(visit.domain, false, r, false, false);
     else
         r = drive_switch(&visit, 0, timeout);
     return pgs_visit_end(&visit, r);

@@ -5,14 +5,10 @@
 #include "api/visit.h"
 #include "mechanism/domain.h"
 #include "mechanism/fault.h"
-#include "mechanism/page.h"
 #include "mechanism/reserve.h"
-#include "policy/scan.h"
 
 #include <pgshare/domain.h>
 #include <pgshare/fault.h>
-
-/* ---- unshare ----------------------------------------------------------- */
 
 /* Looks at the page at *gfn, or at the chunk's worth of GFNs without words that
  * begins there: steps over those. False: the range or the budget is at its end.

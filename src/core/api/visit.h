@@ -90,4 +90,12 @@ bool pgs_visit_drive(struct pgs_call *call, struct pgshare_call *ours);
 int pgs_visit_note(struct pgshare_call *ours, uint64_t i, int result,
                    int *first);
 
+/* Is this the thread that is in pgshare_host_run(), in a callback of the host's?
+ * What it waited for, nobody else would do. */
+static inline bool pgs_is_runner(const struct pgshare_host *host)
+{
+    return atomic_load_explicit(&host->runner, memory_order_relaxed) ==
+           (uintptr_t)pthread_self();
+}
+
 #endif

@@ -13,9 +13,9 @@
  * guess. Such blocks also go back to the system at once when they are freed.
  *
  * What will be dense asks for huge pages: a table that is read at random misses
- * the TLB less, and one fault brings what 512 would. Where a kernel looks for
- * them (it may move other memory first) is the administrator's setting; one that
- * has none gives small pages, and no word of it.
+ * the TLB less, and one fault brings what 512 would. How far a kernel goes to
+ * find some (it may move other memory first) is the administrator's setting; one
+ * that has none gives small pages, and no word of it.
  */
 #include "base/alloc.h"
 

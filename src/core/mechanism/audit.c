@@ -106,7 +106,7 @@ static uint64_t forbidden(uint64_t word)
     if (state == PGS_SHARED)
         ret |= (uint64_t)PGS_EPOCH_MARK << 48;
     if (state == PGS_HOLE)
-        ret |= PGS_ATTR_BONUS | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+        ret |= PGS_ATTR_BONUS | PGS_WORD_INDEX;
     if (state >= PGS_PROTECTED || !(word & PGS_ATTR_HELD))
         ret |= PGS_ATTR_HELD_WRITE;
     if (word & PGS_ATTR_VOLATILE)

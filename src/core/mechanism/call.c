@@ -390,7 +390,6 @@ static void arm(struct pgs_call *call, struct pgshare_op *op, pgs_step next,
     call->step = next;
     call->pending = false;
     call->clean = false;
-    call->unanswered = false;
     atomic_store_explicit(&call->answered, 0, memory_order_relaxed);
     atomic_store_explicit(&call->gate, op->token, memory_order_release);
 }

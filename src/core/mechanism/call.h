@@ -63,7 +63,6 @@ struct pgs_call {
     uint32_t left;              /* pages without an answer */
     bool pending;               /* status[] tells which */
     bool clean;                 /* every status[] is 0 */
-    bool unanswered;            /* it was given up */
     void *_Atomic op_domain;    /* op.domain, for those who cancel */
     _Atomic uintptr_t submitter; /* the thread that is within submit(), or 0 */
     int64_t reserve;            /* what the operation gained */
@@ -175,6 +174,12 @@ uint32_t pgs_calls_run(struct pgshare_host *host, struct pgs_domain *only);
  * answered, false if it has been; abandon: what is open answers `error`. */
 bool pgs_call_withdraw(struct pgs_call *call);
 void pgs_call_abandon(struct pgs_call *call, int error);
+/* The call's last operation is over: was it so, without the backend's answer? */
+static inline bool pgs_call_is_given_up(const struct pgs_call *call)
+{
+    return atomic_load_explicit(&call->given_up, memory_order_acquire) ==
+           call->op.token;
+}
 
 /* expire.c. Driver: looks after an operation that got no answer for too long.
  * The runner: after those of all its calls. */

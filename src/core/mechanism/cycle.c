@@ -259,7 +259,8 @@ int pgs_cycle_never_share(struct pgs_domain *domain, uint64_t gfn,
         pgs_wake(domain->host);
     }
     *ret = left;
-    *ret_done = i;
+    if (ret_done)
+        *ret_done = i;
     return r;
 }
 

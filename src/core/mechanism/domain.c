@@ -493,12 +493,13 @@ static uint64_t walk(struct pgs_domain *domain, uint64_t gfn, uint64_t end,
                      uint32_t budget)
 {
     for (uint32_t n = 0; gfn < end && n < UNDO_LOOKS; n++, gfn++) {
-        uint64_t word = pgs_word_peek(domain, gfn);
+        uint64_t word;
 
         if (pgs_page_of(domain, gfn) == PGS_PAGE_NONE) {
             gfn |= PGS_CHUNK_GFNS - 1;
             continue;
         }
+        word = pgs_word_peek(domain, gfn);
         domain->undo_secrets |= (word & PGS_ATTR_NEVER) != 0;
         if (!is_overdue(word))
             continue;

@@ -133,10 +133,9 @@ void pgs_call_expire(struct pgs_call *call, uint64_t now)
     pgs_count(&host->shards, PGS_COUNT_BACKEND_LOST, 1);
     atomic_store_explicit(&host->recount, PGS_RECOUNT_WANTED,
                           memory_order_relaxed);
-    if (is_harmless(&call->op)) {
-        call->unanswered = true; /* unless an answer comes first */
+    if (is_harmless(&call->op))
         pgs_call_abandon(call, PGSHARE_ERR_BACKEND);
-    } else if (host->info.ops >> PGSHARE_OP_QUERY & 1)
+    else if (host->info.ops >> PGSHARE_OP_QUERY & 1)
         ask(call);
 }
 

@@ -200,8 +200,8 @@ static void note_client(struct pgs_extent *extent, struct pgshare_host *host,
 /* A locked instruction waits for its cache line, and what follows for it; so the
  * lines are sent for together. (Inlined, since GCC takes it for a function
  * without effect.) */
-static inline __attribute__((always_inline)) void fetch_words(const struct pgs_extent *extent,
-                        const struct pgs_side *side)
+static inline __attribute__((always_inline)) void
+fetch_words(const struct pgs_extent *extent, const struct pgs_side *side)
 {
     const uint32_t line = 64 / sizeof(uint64_t);
 

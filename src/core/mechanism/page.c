@@ -103,7 +103,7 @@ void pgs_page_privatise_known(struct pgshare_host *host, uint32_t page)
     uint64_t next = pgs_private_word(pgs_page_domain(host, page));
 
     if (pgs_word_state(word) == PGS_PRIVATE)
-        next |= word & UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
+        next |= word & PGS_WORD_INDEX;
     pgs_page_commit(host, page, next,
                     PGS_ATTR_OVERWRITE | PGS_ATTR_RECLAIMED | PGS_ATTR_STUCK,
                     0);

@@ -21,10 +21,9 @@
 
 #include <string.h>
 
-#define UNKNOWN_MASK (PGS_NOT_PLAIN | UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT)
+#define UNKNOWN_MASK (PGS_NOT_PLAIN | PGS_WORD_INDEX)
 /* Where none of these is set, nothing is known that could be forgotten. */
-#define FORGET_MASK (PGS_BUSY | PGS_WORD_EPOCH | UINT64_C(0xffffffff) \
-                                                     << PGS_PAYLOAD_SHIFT)
+#define FORGET_MASK (PGS_BUSY | PGS_WORD_EPOCH | PGS_WORD_INDEX)
 #define STEP 8u
 
 static struct pgs_batch *batch_of(const struct pgs_call *call)
@@ -135,14 +134,13 @@ static bool is_to_be_redone(struct pgshare_host *host,
 static uint64_t forget(struct pgs_domain *domain, uint32_t page)
 {
     const uint64_t mark = (uint64_t)PGS_EPOCH_MARK << 48;
-    const uint64_t index = UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT;
     _Atomic uint64_t *at = pgs_word_at(&domain->host->chunks, page);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
 
     /* of a volatile page it is the place in its FIFO */
     while (pgs_word_state(word) == PGS_PRIVATE &&
            !(word & (PGS_BUSY | PGS_ATTR_VOLATILE))) {
-        uint64_t next = word & ~index & ~(word & mark ? 0 : PGS_WORD_EPOCH);
+        uint64_t next = word & ~PGS_WORD_INDEX & ~(word & mark ? 0 : PGS_WORD_EPOCH);
 
         if (next == word ||
             atomic_compare_exchange_weak_explicit(at, &word, next,

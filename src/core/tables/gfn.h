@@ -73,6 +73,7 @@ enum pgs_state {
 #define PGS_ATTR_ALL UINT64_C(0xfff0)
 #define PGS_PAYLOAD_SHIFT 16
 #define PGS_WORD_EPOCH (UINT64_C(0xffff) << 48)
+#define PGS_WORD_INDEX (UINT64_C(0xffffffff) << PGS_PAYLOAD_SHIFT)
 #define PGS_NODE_ZERO UINT32_MAX
 
 /* No page with one of these may become a mapping or be protected. */

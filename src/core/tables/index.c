@@ -222,16 +222,6 @@ static uint32_t find_empty(const struct pgs_bucket *bucket)
     return empty[0] | empty[1] | empty[2] | empty[3];
 }
 
-/* Nearly always 0, and then few. */
-static unsigned count(uint32_t entries)
-{
-    unsigned n = 0;
-
-    for (; entries != 0; entries &= entries - 1)
-        n++;
-    return n;
-}
-
 static unsigned first_of(uint32_t empty)
 {
     assert(empty != 0);
@@ -436,9 +426,9 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
         index->lost++;
         return;
     }
-    if (!alone &&
-        count(find_tag(a, seek->tag)) + count(find_tag(b, seek->tag)) >=
-            PGS_INDEX_REPEATS)
+    if (!alone && __builtin_popcount(find_tag(a, seek->tag)) +
+                          __builtin_popcount(find_tag(b, seek->tag)) >=
+                      (int)PGS_INDEX_REPEATS)
         return;
     room_a = find_empty(a);
     room_b = find_empty(b);
@@ -446,10 +436,11 @@ void pgs_index_add(struct pgs_index *index, const struct pgs_seek *seek,
         add_homeless(index, (struct place){ seek->tag, seek->root }, page);
         return;
     }
-    if (__builtin_popcount(room_a) >= __builtin_popcount(room_b))
-        set_entry(a, first_of(room_a), seek->tag, page);
-    else
-        set_entry(b, first_of(room_b), seek->tag, page);
+    if (__builtin_popcount(room_b) > __builtin_popcount(room_a)) {
+        a = b;
+        room_a = room_b;
+    }
+    set_entry(a, first_of(room_a), seek->tag, page);
     index->used++;
     assert(pgs_index_is_valid(index));
 }
