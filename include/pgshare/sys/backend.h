@@ -107,10 +107,11 @@ enum pgshare_op_kind {
     PGSHARE_OP_PUBLISH,
     /** Protected pages, or mappings of other frames (with PGSHARE_OP_HOLES:
      * holes) are replaced by mappings of the frames `ids`; the old memory, if
-     * it was the page's own, goes into the reserve. in
-     * `own_ids` (PROTECT's answers; of mappings: the frame that is mapped; a
-     * page that is not that any more answers CLIENT_TICKET); `peer`, `peer_gfn`: pages that map these frames already, or
-     * NULL. CLIENT_TICKET, SOURCE_TICKET, NOMEM. */
+     * it was the page's own, goes into the reserve. in `own_ids` (PROTECT's
+     * answers; of mappings: the frame that is mapped; a page that is not that
+     * any more answers CLIENT_TICKET); `peer`, `peer_gfn`: pages that map these
+     * frames already, or NULL. CLIENT_TICKET, SOURCE_TICKET, NOMEM; of holes
+     * BUSY (see pgshare_sink::discarded). */
     PGSHARE_OP_MAP,
     /** Protect, compare and map in one go (PGSHARE_CAP_MERGE): private or
      * protected pages, or mappings of other frames, that equal the frames
@@ -135,10 +136,10 @@ enum pgshare_op_kind {
     /** Holes become private pages that read as zeroes. With
      * PGSHARE_OP_CHARGE: only the domain's allowance grows by `count` (shrinks
      * with PGSHARE_OP_OFF; NOFRAME: the domain has not freed so much).
-     * NOFRAME, NOTSUP. */
+     * NOFRAME, NOTSUP, BUSY (see pgshare_sink::discarded). */
     PGSHARE_OP_GRANT,
     /** Holes become private copies of the pages at `peer_gfn` of `peer`.
-     * NOFRAME. */
+     * NOFRAME, BUSY (see pgshare_sink::discarded). */
     PGSHARE_OP_CLONE,
     /** Pages are write-protected for good, writes trap and are told by
      * pgshare_fault_write(); ends with PGSHARE_OP_OFF. NOTSUP. */
