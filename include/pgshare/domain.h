@@ -156,8 +156,10 @@ pgshare_domain_unshare(struct pgshare_host *host, uint64_t dom, uint64_t gfn,
  * is in pgshare_host_run().
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_STATE (it is suspended),
  * ::PGSHARE_ERR_INPROGRESS, ::PGSHARE_ERR_BUSY (`max_calls` calls are waiting),
- * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, or the backend's error: it shares
- * again, but what the backend has done is its own to say; call again.
+ * ::PGSHARE_ERR_GONE, ::PGSHARE_ERR_FORKED, ::PGSHARE_ERR_BACKEND (its answer
+ * is lost for good: nobody knows, so that it shares nothing until a call
+ * succeeds; call again), or the backend's error: it shares again, but what the
+ * backend has done is its own to say; call again.
  *
  * INPROGRESS, call again: pages are still in flight, and it shares again; or
  * the backend has not answered within the time-out, or another thread is

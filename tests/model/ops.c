@@ -109,7 +109,7 @@ bool op_is_in(const struct guest *g)
     return g->mock && g->dom && !g->leaving;
 }
 
-/* Where a call is in progress, it is what the library says. */
+/* Where a call has not answered, it is what the library says. */
 bool op_is_suspended(struct world *w, struct guest *g)
 {
     struct pgshare_domain_info info = { .size = sizeof(info) };

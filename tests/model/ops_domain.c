@@ -191,7 +191,9 @@ void op_suspend(struct world *w, const struct record *r)
         (error == PGSHARE_ERR_STATE) != (resume != g->suspended) &&
         (!error || error == PGSHARE_ERR_STATE))
         world_fail(w, "suspended or not?");
-    g->unsure |= error == PGSHARE_ERR_INPROGRESS;
+    /* BACKEND: an answer was lost */
+    g->unsure |= error == PGSHARE_ERR_INPROGRESS ||
+                 error == PGSHARE_ERR_BACKEND;
     if (!error || error == PGSHARE_ERR_STATE) {
         g->suspended = !resume;
         g->unsure = false;

@@ -64,7 +64,7 @@ struct guest {
     bool dead;
     bool frozen;
     bool suspended;
-    bool unsure;        /* … or not: a suspend or resume is in progress */
+    bool unsure;        /* … or not: a suspend or resume has not answered */
     bool leaving;       /* removal goes on */
     struct guest *stub; /* being built from it */
     struct pgshare_guest_ring *ring; /* attached, or NULL */
