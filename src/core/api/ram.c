@@ -20,36 +20,93 @@ static void count_tracked(struct pgshare_host *host, uint64_t count)
         atomic_store_explicit(&host->heap.large, true, memory_order_relaxed);
 }
 
+/* ---- memory comes -------------------------------------------------------- */
+
+/* Looks after the time itself: a call that the runner took over would have an
+ * outcome to tell. */
+static enum pgs_verdict await_page(struct pgs_call *call)
+{
+    _Atomic uint64_t *at = pgs_word_at(&call->host->chunks, call->page);
+    uint64_t word;
+
+    call->result = 0;
+    if (pgs_word_trylock(at, true, &word)) {
+        pgs_page_unlock(call->host, call->page);
+        return PGS_DONE;
+    }
+    call->waits = call->page;
+    call->result = PGSHARE_ERR_BUSY;
+    return pgs_now(&call->host->platform) < call->again_ns ? PGS_WAIT_CALM
+                                                           : PGS_DONE;
+}
+
+/* Whoever has the hole mostly finds that it is one, and goes. */
+static int wait_for_page(struct pgs_visit *visit, uint64_t gfn)
+{
+    struct pgshare_host *host = visit->host;
+    struct pgs_call *call = pgs_call_take(host, visit->domain, await_page);
+    uint64_t token;
+    int r;
+
+    if (!call)
+        return PGSHARE_ERR_BUSY;
+    call->page = pgs_page_of(visit->domain, gfn);
+    call->timeout = PGSHARE_FOREVER;
+    call->again_ns = pgs_now(&host->platform) +
+                     (pgs_is_runner(host) ? 0 : host->options.timeout_ns);
+    if (!pgs_call_drive(call, &token))
+        return PGSHARE_ERR_BUSY;
+    r = call->result;
+    pgs_call_give(call);
+    return r;
+}
+
+static int add_page(struct pgs_visit *visit, uint64_t gfn)
+{
+    const uint64_t kept = PGS_ATTR_NEVER | PGS_ATTR_READONLY | PGS_ATTR_HELD |
+                          PGS_ATTR_HELD_WRITE | PGS_WORD_EPOCH;
+    _Atomic uint64_t *at = pgs_word_of(visit->domain, gfn);
+    uint64_t word = atomic_load_explicit(at, memory_order_relaxed);
+
+    while (pgs_word_state(word) == PGS_HOLE) {
+        if (word & PGS_BUSY) {
+            int r = wait_for_page(visit, gfn);
+
+            if (r)
+                return r;
+            word = atomic_load_explicit(at, memory_order_relaxed);
+        } else if (atomic_compare_exchange_weak_explicit(
+                       at, &word, PGS_PRIVATE | (word & kept),
+                       memory_order_acq_rel, memory_order_relaxed)) {
+            return 0;
+        }
+    }
+    return PGSHARE_ERR_EXISTS;
+}
+
 int pgshare_domain_ram_add(struct pgshare_host *host, uint64_t dom,
                            uint64_t gfn, uint64_t count)
 {
     struct pgs_visit visit;
-    uint64_t i;
+    uint64_t added = 0;
     int r = pgs_visit_range(&visit, host, dom, gfn, count);
 
     if (r)
         return r;
     r = pgs_domain_words(visit.domain, gfn, count);
-    for (i = 0; !r && i < count; i++) {
-        _Atomic uint64_t *word = pgs_word_of(visit.domain, gfn + i);
-        uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
-        uint64_t keep = seen & (PGS_ATTR_NEVER | PGS_ATTR_READONLY |
-                                PGS_ATTR_HELD | PGS_ATTR_HELD_WRITE |
-                                PGS_WORD_EPOCH);
-
-        if (pgs_word_state(seen) != PGS_HOLE || seen & PGS_BUSY ||
-            !atomic_compare_exchange_strong_explicit(
-                word, &seen, PGS_PRIVATE | keep, memory_order_acq_rel,
-                memory_order_relaxed))
-            r = PGSHARE_ERR_EXISTS;
+    while (!r && added < count) {
+        r = add_page(&visit, gfn + added);
+        added += !r;
     }
-    for (; r == PGSHARE_ERR_EXISTS && i-- > 1;)
-        atomic_fetch_and_explicit(pgs_word_of(visit.domain, gfn + i - 1),
+    for (uint64_t i = 0; r && i < added; i++)
+        atomic_fetch_and_explicit(pgs_word_of(visit.domain, gfn + i),
                                   ~PGS_STATE, memory_order_release);
     if (!r)
         count_tracked(host, count);
     return pgs_visit_end(&visit, r);
 }
+
+/* ---- memory goes --------------------------------------------------------- */
 
 /* One page goes away; the backend forgets its mapping, if it has one. */
 static enum pgs_verdict ram_discarded(struct pgs_call *call)
