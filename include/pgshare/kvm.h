@@ -22,6 +22,13 @@
  * direct I/O on files of NFS, Ceph or 9p mounts, and vmsplice(); what they may
  * write to must be held (pgshare_gfn_get()).
  *
+ * pgshare_domain_suspend() lets go of the guest's memory, so that the VMM can
+ * register a userfaultfd of its own, for a snapshot or for postcopy migration;
+ * what is shared is not let go in a trapped guest, and nowhere does such a
+ * userfaultfd see writes to it: make the domain private before
+ * (pgshare_domain_unshare()). pgshare_domain_resume() answers
+ * ::PGSHARE_ERR_BUSY while the VMM's is registered.
+ *
  * Threads: functions that make or destroy an object must not run beside others
  * of that object; all else may. Linux 6.8 or newer; pgshare_kvm_probe() says
  * what else is needed. A user header: stable within a major version. Package
@@ -177,7 +184,8 @@ PGSHARE_EXPORT struct pgshare_kvm_guest *pgshare_kvm_guest_free(
 /** Adds the guest, with all memory that it has, to the backend's host.
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_EXISTS,
  * ::PGSHARE_ERR_NOFRAME (what it shared in its last host could not be made
- * private), or an error of pgshare_domain_add(). @since 0.1 */
+ * private), ::PGSHARE_ERR_BUSY (it left suspended, and another userfaultfd is
+ * registered), or an error of pgshare_domain_add(). @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_join(struct pgshare_kvm_guest *guest,
                                     struct pgshare_host *host, uint64_t group);
 

@@ -228,6 +228,7 @@ struct pgshare_kvm {
     struct pgs_kvm_hold hold;
     int staging; /* userfaultfd of the hold; also stops writes in home.c */
     int pagemap;
+    bool suspended; /* only what is shared is registered: suspend.c */
     pid_t owner;
     uint32_t next_domid;
 
@@ -333,6 +334,11 @@ struct pgs_kvm_window {
     uint32_t n;
     uint32_t stage;
     unsigned char *at;
+/* suspend.c */
+/* The memory is the library's to watch again. PGSHARE_ERR_BUSY: somebody else
+ * still does. */
+int pgs_suspend_end(struct pgshare_kvm_guest *guest);
+
     int8_t *status;
     uint8_t state[CHUNK];
 };
@@ -389,7 +395,7 @@ void pgs_handler_stop(struct pgshare_kvm *kvm);
 void pgs_handler_kick(struct pgshare_kvm *kvm);
 void pgs_handler_forget(struct pgshare_kvm_guest *guest);
 
-/* ops_share.c, ops_memory.c */
+/* ops_share.c, ops_memory.c, suspend.c */
 
 /* An operation at work; `status` and `ids` have room for `op->count`. */
 struct pgs_kvm_work {
@@ -418,7 +424,7 @@ pgs_kvm_op pgs_kvm_op_protect, pgs_kvm_op_unprotect, pgs_kvm_op_publish,
     pgs_kvm_op_map, pgs_kvm_op_merge, pgs_kvm_op_unshare, pgs_kvm_op_release,
     pgs_kvm_op_discard, pgs_kvm_op_reclaim, pgs_kvm_op_grant, pgs_kvm_op_clone,
     pgs_kvm_op_fingerprint, pgs_kvm_op_harvest, pgs_kvm_op_changes,
-    pgs_kvm_op_query, pgs_kvm_op_reserve;
+    pgs_kvm_op_query, pgs_kvm_op_reserve, pgs_kvm_op_suspend;
 
 extern const struct pgshare_backend_ops pgs_kvm_ops;
 

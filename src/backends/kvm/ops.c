@@ -44,6 +44,7 @@ static pgs_kvm_op *const op_table[PGSHARE_OP_MAX] = {
     [PGSHARE_OP_CHANGES] = pgs_kvm_op_changes,
     [PGSHARE_OP_QUERY] = pgs_kvm_op_query,
     [PGSHARE_OP_RESERVE] = pgs_kvm_op_reserve,
+    [PGSHARE_OP_SUSPEND] = pgs_kvm_op_suspend,
 };
 
 static struct pgshare_kvm *kvm_of(struct pgshare_backend *backend)
@@ -127,6 +128,8 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
         r = PGSHARE_ERR_EXISTS;
     else if (options->gfns > guest->gfns)
         r = PGSHARE_ERR_RANGE;
+    else
+        r = pgs_suspend_end(guest); /* it left while it was suspended */
     pool = r ? NULL : pgs_pool_get(kvm, options->group);
     if (!r && !pool)
         r = PGSHARE_ERR_NOMEM;

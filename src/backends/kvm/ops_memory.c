@@ -17,8 +17,9 @@
 
 /* ---- a page becomes private -------------------------------------------- */
 
-/* A page of zeroes where there is nothing, or nothing but the kernel's zero
- * page. The kernel may not be stopped by our own userfaultfd for it. */
+/* A page with these bytes where there is nothing, or nothing but the kernel's
+ * zero page. The kernel may not be stopped by our own userfaultfd for it; where
+ * that is not registered (the guest is suspended) only zeroes can be had. */
 static int populate(struct pgshare_kvm_guest *guest, unsigned char *at,
                     const void *bytes)
 {
@@ -29,7 +30,7 @@ static int populate(struct pgshare_kvm_guest *guest, unsigned char *at,
     if (!error)
         error = pgs_sys_uffd_copy(guest->uffd, at, bytes, PAGE,
                                   UFFDIO_COPY_MODE_DONTWAKE);
-    if (error == -EEXIST)
+    if (error == -EEXIST || (error == -ENOENT && bytes == pgs_zeroes))
         error = pgs_sys_advise(at, PAGE, MADV_POPULATE_WRITE);
     return error;
 }

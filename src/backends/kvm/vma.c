@@ -196,6 +196,8 @@ int pgs_vma_arm(const struct pgshare_kvm_guest *guest, const void *at,
 {
     uint64_t mode = UFFDIO_REGISTER_MODE_WP;
 
+    if (guest->suspended) /* somebody else may watch it now */
+        return 0;
     if (guest->trapped)
         mode |= UFFDIO_REGISTER_MODE_MISSING;
     return pgs_sys_uffd_register(guest->uffd, at, bytes, mode);
