@@ -99,6 +99,11 @@ struct pgshare_kvm_options {
     size_t size;
     uint32_t flags; /**< none yet */
     uint32_t reserved;
+    /** Of the mappings that a process may have (vm.max_map_count), so many are
+     * left to the VMM [8192]. Shared pages that lie alone cost two each: near
+     * the limit only longer extents are shared, and at last only what continues
+     * a mapping. What finds none stays private (::PGSHARE_ERR_BUSY). */
+    uint64_t mappings_spare;
 };
 
 /**
@@ -118,6 +123,10 @@ struct pgshare_kvm_info {
     uint64_t slipped;    /**< were written at the last moment */
     uint64_t taken_home; /**< broken pages, made ordinary memory again */
     uint64_t faults;     /**< that the library was asked about */
+    uint64_t mappings;   /**< that the process has, all together … */
+    uint64_t mappings_max; /**< … and up to which sharing adds some */
+    uint64_t mappings_refused; /**< pages that stayed private for want of one,
+                                *   counted each time */
 };
 
 /**

@@ -141,9 +141,6 @@ struct pgs_kvm_pool {
     unsigned char *view[VIEWS_MAX];
 };
 
-struct pgshare_kvm;
-struct pgshare_kvm_guest;
-
 struct pgs_kvm_pool *pgs_pool_get(struct pgshare_kvm *kvm, uint64_t group);
 void pgs_pool_put(struct pgshare_kvm *kvm, struct pgs_kvm_pool *pool);
 uint64_t pgs_pool_id(const struct pgs_kvm_pool *pool, uint64_t place);
@@ -156,6 +153,9 @@ uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
                           const unsigned char *at, uint32_t n,
                           uint64_t *ret_places, int *ret_error);
 const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place);
+/* Where a page of the guest would be published; NO_PLACE: it has no image. */
+uint64_t pgs_pool_home(struct pgs_kvm_pool *pool,
+                       const struct pgshare_kvm_guest *guest, uint64_t gfn);
 bool pgs_pool_is_live(struct pgs_kvm_pool *pool, uint64_t place);
 bool pgs_pool_map(struct pgs_kvm_pool *pool, uint64_t place);
 void pgs_pool_unmap(struct pgs_kvm_pool *pool, uint64_t place);
@@ -167,6 +167,39 @@ void pgs_pool_count(struct pgs_kvm_pool *pool, struct pgshare_kvm_info *info);
 void pgs_pool_punch(struct pgs_kvm_pool *pool, uint64_t place, uint64_t n);
 
 /* ---- reserve.c --------------------------------------------------------- */
+/* ---- budget.c: mappings ------------------------------------------------ */
+
+/* vm.max_map_count as it is by default; what is left of it to the VMM. */
+#define PGS_MAPPINGS_USUAL 65530u
+#define PGS_MAPPINGS_SPARE 8192u
+
+/*
+ *     seen + since ≈ mappings of the process now;  ≤ limit, but for the VMM's
+ */
+struct pgs_kvm_budget {
+    pthread_mutex_t lock;
+    uint64_t spare;
+    uint64_t limit;   /* that sharing may reach */
+    uint64_t first;   /* mappings before there was sharing */
+    int64_t seen;     /* at the last look */
+    int64_t since;    /* more by now, as reckoned */
+    uint64_t looked_ns;
+    uint64_t refused; /* pages, again each time */
+};
+
+void pgs_budget_init(struct pgs_kvm_budget *budget, uint64_t spare);
+void pgs_budget_fini(struct pgs_kvm_budget *budget);
+/* May `pages` in a row take so many mappings more? */
+bool pgs_budget_allows(struct pgs_kvm_budget *budget, uint32_t pages,
+                       int mappings);
+void pgs_budget_spend(struct pgs_kvm_budget *budget, int mappings);
+void pgs_budget_tell(struct pgs_kvm_budget *budget,
+                     struct pgshare_kvm_info *info);
+/* How many mappings more there are when pages in one slot, which are a mapping of
+ * the pool at `from` (NO_PLACE: the guest's own memory), become one at `to`. */
+int pgs_budget_price(const struct pgshare_kvm_guest *guest, uint64_t gfn,
+                     uint32_t n, uint64_t from, uint64_t to);
+
 
 uint64_t pgs_reserve_level(struct pgshare_kvm *kvm);
 int64_t pgs_reserve_move(struct pgshare_kvm *kvm, int64_t frames);
@@ -235,6 +268,7 @@ struct pgshare_kvm {
     /* scratch.c */
     pthread_mutex_t scratch_lock[SCRATCHES];
     int scratch_fd;
+    struct pgs_kvm_budget budget;
     const unsigned char *scratch;
 
     /* handler.c */

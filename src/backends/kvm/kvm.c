@@ -45,6 +45,7 @@ static void destroy(struct pgshare_kvm *kvm)
     pgs_handler_stop(kvm);
     pgs_scratch_fini(kvm);
     pgs_stage_fini(&kvm->hold);
+    pgs_budget_fini(&kvm->budget);
     if (kvm->pools)
         pgs_sys_unmap(kvm->pools, POOLS_MAX * sizeof(*kvm->pools));
     if (kvm->pagemap >= 0)
@@ -68,7 +69,7 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     r = pgs_abi_in(&ours, sizeof(ours), sizeof(ours.size), options);
     if (r)
         return r;
-    if (ours.flags)
+    if (ours.flags || ours.reserved)
         return PGSHARE_ERR_INVALID;
     kvm = calloc(1, sizeof(*kvm));
     if (!kvm)
@@ -80,6 +81,7 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     pthread_mutex_init(&kvm->hearing, NULL);
     if (!open_all(kvm, &r)) {
         destroy(kvm);
+    pgs_budget_init(&kvm->budget, ours.mappings_spare);
         return r;
     }
     *ret_kvm = kvm;
@@ -123,6 +125,7 @@ int pgshare_kvm_info(struct pgshare_kvm *kvm, struct pgshare_kvm_info *ret_info)
     ours.merges = atomic_load(&kvm->merges);
     ours.moved_back = atomic_load(&kvm->moved_back);
     ours.pinned = atomic_load(&kvm->pinned);
+    pgs_budget_tell(&kvm->budget, &ours);
     ours.slipped = atomic_load(&kvm->slipped);
     ours.taken_home = atomic_load(&kvm->healed);
     ours.faults = atomic_load(&kvm->faults);

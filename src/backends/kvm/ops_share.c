@@ -156,6 +156,22 @@ static uint32_t publishable(const struct pgs_kvm_work *work, uint32_t first,
     return n;
 }
 
+/* A frame that nobody can map is not worth a copy. The first to map it will be
+ * the guest itself. */
+static bool is_worth(const struct pgs_kvm_work *work, uint64_t gfn, uint32_t n)
+{
+    struct pgshare_kvm_guest *guest = work->guest;
+    uint64_t place = pgs_pool_home(guest->pool, guest, gfn);
+    int price = 2;
+
+    if (place != NO_PLACE) {
+        pthread_mutex_lock(&guest->lock);
+        price = pgs_budget_price(guest, gfn, n, NO_PLACE, place);
+        pthread_mutex_unlock(&guest->lock);
+    }
+    return pgs_budget_allows(&work->kvm->budget, n, price);
+}
+
 void pgs_kvm_op_publish(struct pgs_kvm_work *work)
 {
     struct pgshare_kvm_guest *guest = work->guest;
@@ -168,6 +184,12 @@ void pgs_kvm_op_publish(struct pgs_kvm_work *work)
         uint32_t done = 0;
         int error = n ? PGSHARE_ERR_NOFRAME : PGSHARE_ERR_HOLE;
 
+        if (n && !is_worth(work, op->gfn + i, n)) {
+            memset(work->status + i, PGSHARE_ERR_BUSY, n);
+            memset(work->ids + i, 0, n * sizeof(work->ids[0]));
+            i += n;
+            continue;
+        }
         if (n && pgs_reserve_spend(work->kvm, n)) {
             done = pgs_pool_publish(pool, guest, op->gfn + i,
                                     pgs_at(guest, op->gfn + i), n, places,
@@ -339,14 +361,81 @@ static void run(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
     work->reserve += pgs_window_close(&window);
 }
 
+/* ---- what it costs ----------------------------------------------------- */
+
+static bool is_left(const struct pgs_kvm_work *work, uint32_t i)
+{
+    return pgs_kind(work->guest, work->op->gfn + i) == KIND_LEFT;
+}
+
+/* Where page i stands now. */
+static uint64_t from(const struct pgs_kvm_work *work, uint32_t i)
+{
+    uint64_t gfn = work->op->gfn + i;
+
+    return pgs_in_pool(pgs_kind(work->guest, gfn)) ? pgs_place(work->guest, gfn)
+                                                   : NO_PLACE;
+}
+
+/* Will there be other mappings for page i? */
+static bool is_to_move(const struct pgs_kvm_work *work, uint32_t i)
+{
+    if (work->status[i])
+        return false;
+    return is_left(work, i) || target(work, i) != from(work, i);
+}
+
+/* Pages from i on that are one mapping now, and are to be one afterwards. */
+static uint32_t one_mapping(const struct pgs_kvm_work *work, uint32_t i,
+                            uint32_t end)
+{
+    uint64_t place = target(work, i), now = from(work, i);
+    bool left = is_left(work, i);
+    uint32_t n = 1;
+
+    while (place != NO_PLACE && i + n < end && is_to_move(work, i + n) &&
+           is_left(work, i + n) == left && target(work, i + n) == place + n &&
+           from(work, i + n) == (now == NO_PLACE ? now : now + n))
+        n++;
+    return n;
+}
+
+/* What is left in the pool stands by itself when it has been taken home. */
+static int price(const struct pgs_kvm_work *work, uint32_t i, uint32_t n)
+{
+    int home = is_left(work, i) ? 2 : 0;
+
+    return home + pgs_budget_price(work->guest, work->op->gfn + i, n,
+                                   from(work, i), target(work, i));
+}
+
+/* Pages for which there is no mapping stay as they are. */
+static void afford(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first; i < first + n;) {
+        uint32_t len = 1;
+
+        if (is_to_move(work, i)) {
+            len = one_mapping(work, i, first + n);
+            if (!pgs_budget_allows(&work->kvm->budget, len,
+                                   price(work, i, len)))
+                memset(work->status + i, PGSHARE_ERR_BUSY, len);
+        }
+        i += len;
+    }
+}
+
+/* ---- the whole --------------------------------------------------------- */
+
 static void merge(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 {
-    for (uint32_t i = first; i < first + n; i++) {
+    for (uint32_t i = first; i < first + n; i++)
         work->status[i] = judge(work, i);
+    afford(work, first, n);
+    for (uint32_t i = first; i < first + n; i++)
         if (!work->status[i] &&
             pgs_kind(work->guest, work->op->gfn + i) == KIND_FRAME)
             remap(work, i);
-    }
     pgs_home(work->guest, work->op->gfn + first, n, work->status + first);
     for (uint32_t i = first, len; (len = next_run(work, &i, first + n));
          i += len)

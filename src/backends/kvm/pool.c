@@ -195,6 +195,24 @@ static bool is_used(const struct pgs_kvm_chunk *chunk, uint64_t place)
     return chunk->used[place % CHUNK / 64] >> place % 64 & 1;
 }
 
+/* Lock held. The chunk where a guest's chunk goes, which has an image. */
+static uint64_t home_of(const struct pgshare_kvm_guest *guest, uint64_t in)
+{
+    return guest->home[in] ? guest->home[in] - 1 : guest->image - 1 + in;
+}
+
+uint64_t pgs_pool_home(struct pgs_kvm_pool *pool,
+                       const struct pgshare_kvm_guest *guest, uint64_t gfn)
+{
+    uint64_t place = NO_PLACE;
+
+    pthread_mutex_lock(&pool->lock);
+    if (guest->image)
+        place = home_of(guest, gfn / CHUNK) * CHUNK + gfn % CHUNK;
+    pthread_mutex_unlock(&pool->lock);
+    return place;
+}
+
 /* Lock held. The place where a guest's page goes; NO_PLACE: no memory. */
 static uint64_t place_for(struct pgs_kvm_pool *pool,
                           struct pgshare_kvm_guest *guest, uint64_t gfn)
@@ -207,7 +225,7 @@ static uint64_t place_for(struct pgs_kvm_pool *pool,
         guest->image = pool->chunks + 1;
         pool->chunks += (guest->gfns + CHUNK - 1) / CHUNK;
     }
-    number = guest->home[in] ? guest->home[in] - 1 : guest->image - 1 + in;
+    number = home_of(guest, in);
     chunk = make_chunk(pool, number);
     if (chunk && is_used(chunk, gfn)) {
         number = pool->chunks;

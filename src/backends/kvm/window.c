@@ -272,6 +272,9 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
         return;
     }
     pgs_vma_restore(window->slot, at, n * PAGE);
+    pgs_budget_spend(&guest->kvm->budget,
+                     pgs_budget_price(guest, window->gfn + first, n, NO_PLACE,
+                                      place));
     for (uint32_t i = first; i < first + n; i++)
         pgs_window_keep(window, i, KIND_ANON);
     for (uint32_t i = 0; i < n; i++)
