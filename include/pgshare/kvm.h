@@ -267,7 +267,8 @@ PGSHARE_EXPORT int pgshare_kvm_ram_add(struct pgshare_kvm_guest *guest,
 /** Memory of a slot becomes holes (a balloon inflates); its content is dropped,
  * and its memory given back.
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_RANGE, or an error of
- * pgshare_domain_ram_remove(). @since 0.1 */
+ * pgshare_domain_ram_remove(): then a part of it may be holes for the library,
+ * and none of it was given back; call again. @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_ram_remove(struct pgshare_kvm_guest *guest,
                                           uint64_t gfn, uint64_t count);
 

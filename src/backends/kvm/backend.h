@@ -20,8 +20,9 @@
  *     UNTOLD         likewise, and the next harvest has to tell of it
  *
  * Locks, outer before inner: `hearing` → `kvm->lock` → guest->lock →
- * pool->lock, `kvm->hold.lock`. None is held when the sink or the host is called, nor when
- * guest memory is touched in a way that our own userfaultfd may stop.
+ * pool->lock, `kvm->hold.lock`, `kvm->budget.lock`. None is held when the sink
+ * or the host is called, nor when guest memory is touched in a way that our own
+ * userfaultfd may stop; nor then the kernel's lock of a pool's file (scratch.c).
  */
 #ifndef PGS_KVM_BACKEND_H
 #define PGS_KVM_BACKEND_H
@@ -152,10 +153,10 @@ uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
                           struct pgshare_kvm_guest *guest, uint64_t gfn,
                           const unsigned char *at, uint32_t n,
                           uint64_t *ret_places, int *ret_error);
-const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place);
 /* Where a page of the guest would be published; NO_PLACE: it has no image. */
 uint64_t pgs_pool_home(struct pgs_kvm_pool *pool,
                        const struct pgshare_kvm_guest *guest, uint64_t gfn);
+const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place);
 bool pgs_pool_is_live(struct pgs_kvm_pool *pool, uint64_t place);
 bool pgs_pool_map(struct pgs_kvm_pool *pool, uint64_t place);
 void pgs_pool_unmap(struct pgs_kvm_pool *pool, uint64_t place);
@@ -166,7 +167,6 @@ void pgs_pool_orphan(struct pgs_kvm_pool *pool);
 void pgs_pool_count(struct pgs_kvm_pool *pool, struct pgshare_kvm_info *info);
 void pgs_pool_punch(struct pgs_kvm_pool *pool, uint64_t place, uint64_t n);
 
-/* ---- reserve.c --------------------------------------------------------- */
 /* ---- budget.c: mappings ------------------------------------------------ */
 
 /* vm.max_map_count as it is by default; what is left of it to the VMM. */
@@ -200,6 +200,7 @@ void pgs_budget_tell(struct pgs_kvm_budget *budget,
 int pgs_budget_price(const struct pgshare_kvm_guest *guest, uint64_t gfn,
                      uint32_t n, uint64_t from, uint64_t to);
 
+/* ---- reserve.c --------------------------------------------------------- */
 
 uint64_t pgs_reserve_level(struct pgshare_kvm *kvm);
 int64_t pgs_reserve_move(struct pgshare_kvm *kvm, int64_t frames);
@@ -227,6 +228,7 @@ struct pgshare_kvm_guest {
     uint32_t domid;
     uint64_t generation;
     bool trapped;
+    bool suspended; /* only what is shared is registered: suspend.c */
     int uffd; /* trapped: it stops writes; else it logs them */
     _Atomic uint64_t handle;
     _Atomic uint64_t seq;
@@ -250,6 +252,13 @@ struct pgs_kvm_waiting {
 
 #define WAITING_MAX 256u
 
+/* A file in memory that guests' pages are copied to, and its mapping. */
+struct pgs_kvm_scratch {
+    pthread_mutex_t lock;
+    int fd;
+    const unsigned char *bytes; /* SCRATCH_PAGES of them */
+};
+
 struct pgshare_kvm {
     struct pgshare_backend backend; /* first */
     pthread_mutex_t lock;           /* guests, pools, host */
@@ -259,17 +268,13 @@ struct pgshare_kvm {
     struct pgs_kvm_pool **pools; /* [POOLS_MAX], by number */
     uint32_t pools_used;
     struct pgs_kvm_hold hold;
+    struct pgs_kvm_budget budget;
     int staging; /* userfaultfd of the hold; also stops writes in home.c */
     int pagemap;
-    bool suspended; /* only what is shared is registered: suspend.c */
     pid_t owner;
     uint32_t next_domid;
 
-    /* scratch.c */
-    pthread_mutex_t scratch_lock[SCRATCHES];
-    int scratch_fd;
-    struct pgs_kvm_budget budget;
-    const unsigned char *scratch;
+    struct pgs_kvm_scratch scratch[SCRATCHES];
 
     /* handler.c */
     pthread_t handler;
@@ -329,6 +334,11 @@ int pgs_guest_privatise(struct pgshare_kvm_guest *guest);
 
 extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
 
+/* suspend.c */
+/* The memory is the library's to watch again. PGSHARE_ERR_BUSY: somebody else
+ * still does. */
+int pgs_suspend_end(struct pgshare_kvm_guest *guest);
+
 /* slot.c */
 void pgs_slot_release(struct pgshare_kvm_guest *guest,
                       struct pgs_kvm_slot *slot);
@@ -368,11 +378,6 @@ struct pgs_kvm_window {
     uint32_t n;
     uint32_t stage;
     unsigned char *at;
-/* suspend.c */
-/* The memory is the library's to watch again. PGSHARE_ERR_BUSY: somebody else
- * still does. */
-int pgs_suspend_end(struct pgshare_kvm_guest *guest);
-
     int8_t *status;
     uint8_t state[CHUNK];
 };
@@ -420,8 +425,13 @@ int pgs_scan_changes(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
 /* scratch.c */
 int pgs_scratch_init(struct pgshare_kvm *kvm);
 void pgs_scratch_fini(struct pgshare_kvm *kvm);
-uint32_t pgs_scratch_hash(struct pgshare_kvm *kvm, const unsigned char *at,
-                          uint32_t n, uint64_t seed, uint64_t *ret_hashes);
+/* Pages first … first+n-1 of those that are read; false: enough. */
+typedef bool pgs_scratch_use(void *ctx, const unsigned char *bytes,
+                             uint32_t first, uint32_t n);
+/* Reads `n` pages of a guest, a few at a time. Answers how many could be read
+ * and used. */
+uint32_t pgs_scratch_read(struct pgshare_kvm *kvm, const unsigned char *at,
+                          uint32_t n, pgs_scratch_use *use, void *ctx);
 
 /* handler.c */
 int pgs_handler_start(struct pgshare_kvm *kvm);

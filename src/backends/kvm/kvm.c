@@ -75,13 +75,17 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     if (!kvm)
         return PGSHARE_ERR_NOMEM;
     kvm->backend.ops = &pgs_kvm_ops;
-    kvm->staging = kvm->pagemap = kvm->kick = kvm->scratch_fd = -1;
+    kvm->staging = kvm->pagemap = kvm->kick = -1;
+    for (unsigned i = 0; i < SCRATCHES; i++) {
+        pthread_mutex_init(&kvm->scratch[i].lock, NULL);
+        kvm->scratch[i].fd = -1;
+    }
     kvm->owner = getpid();
+    pgs_budget_init(&kvm->budget, ours.mappings_spare);
     pthread_mutex_init(&kvm->lock, NULL);
     pthread_mutex_init(&kvm->hearing, NULL);
     if (!open_all(kvm, &r)) {
         destroy(kvm);
-    pgs_budget_init(&kvm->budget, ours.mappings_spare);
         return r;
     }
     *ret_kvm = kvm;
@@ -121,11 +125,11 @@ int pgshare_kvm_info(struct pgshare_kvm *kvm, struct pgshare_kvm_info *ret_info)
         if (kvm->pools[i])
             pgs_pool_count(kvm->pools[i], &ours);
     pthread_mutex_unlock(&kvm->lock);
+    pgs_budget_tell(&kvm->budget, &ours);
     ours.held = pgs_reserve_level(kvm);
     ours.merges = atomic_load(&kvm->merges);
     ours.moved_back = atomic_load(&kvm->moved_back);
     ours.pinned = atomic_load(&kvm->pinned);
-    pgs_budget_tell(&kvm->budget, &ours);
     ours.slipped = atomic_load(&kvm->slipped);
     ours.taken_home = atomic_load(&kvm->healed);
     ours.faults = atomic_load(&kvm->faults);

@@ -11,6 +11,9 @@
 
 #include <pgshare/gfn.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -327,10 +330,27 @@ static bool is_hole(const struct pgshare_kvm_guest *guest, uint64_t gfn)
            pgs_kind(guest, gfn) == KIND_OWED;
 }
 
+struct hashing {
+    uint64_t seed;
+    uint64_t *hashes;
+};
+
+static bool hash(void *ctx, const unsigned char *bytes, uint32_t first,
+                 uint32_t n)
+{
+    const struct hashing *hashing = ctx;
+
+    for (uint32_t i = 0; i < n; i++)
+        hashing->hashes[first + i] = XXH3_64bits_withSeed(bytes + i * PAGE, PAGE,
+                                                          hashing->seed);
+    return true;
+}
+
 void pgs_kvm_op_fingerprint(struct pgs_kvm_work *work)
 {
     struct pgshare_kvm_guest *guest = work->guest;
     const struct pgshare_op *op = work->op;
+    struct hashing hashing = { .seed = op->arg };
 
     for (uint32_t i = 0; i < op->count;) {
         uint32_t span = pgs_span(guest, op->gfn + i, op->count - i);
@@ -338,9 +358,10 @@ void pgs_kvm_op_fingerprint(struct pgs_kvm_work *work)
 
         while (n < span && !is_hole(guest, op->gfn + i + n))
             n++;
+        hashing.hashes = work->ids + i;
         if (n)
-            done = pgs_scratch_hash(work->kvm, pgs_at(guest, op->gfn + i), n,
-                                    op->arg, work->ids + i);
+            done = pgs_scratch_read(work->kvm, pgs_at(guest, op->gfn + i), n,
+                                    hash, &hashing);
         i += done;
         if (done == n && n)
             continue;

@@ -241,18 +241,38 @@ static uint64_t place_for(struct pgs_kvm_pool *pool,
     return number * CHUNK + gfn % CHUNK;
 }
 
-/* Writes a run of pages whose places lie in a row. */
-static uint32_t write_run(struct pgs_kvm_pool *pool, const unsigned char *at,
-                          uint64_t place, uint32_t n, int *ret_error)
-{
-    ssize_t written = pgs_sys_pwrite(pool->fd, at, n * PAGE, place * PAGE);
-    uint32_t done = written > 0 ? (uint32_t)((size_t)written / PAGE) : 0;
+/* A run of pages whose places lie in a row. */
+struct run {
+    struct pgs_kvm_pool *pool;
+    uint64_t place;
+    int error;
+};
 
-    if (done < n)
-        *ret_error = written == -EFAULT || written > 0 ? PGSHARE_ERR_HOLE
-                                                       : PGSHARE_ERR_NOFRAME;
-    if (done < n)
+static bool write_some(void *ctx, const unsigned char *bytes, uint32_t first,
+                       uint32_t n)
+{
+    struct run *run = ctx;
+    ssize_t want = (ssize_t)(n * PAGE);
+
+    if (pgs_sys_pwrite(run->pool->fd, bytes, n * PAGE,
+                       (run->place + first) * PAGE) == want)
+        return true;
+    run->error = PGSHARE_ERR_NOFRAME;
+    return false;
+}
+
+static uint32_t write_run(struct pgs_kvm_pool *pool, struct pgshare_kvm *kvm,
+                          const unsigned char *at, uint64_t place, uint32_t n,
+                          int *ret_error)
+{
+    struct run run = { .pool = pool, .place = place,
+                       .error = PGSHARE_ERR_HOLE };
+    uint32_t done = pgs_scratch_read(kvm, at, n, write_some, &run);
+
+    if (done < n) {
+        *ret_error = run.error;
         pgs_sys_punch(pool->fd, (place + done) * PAGE, (n - done) * PAGE);
+    }
     pthread_mutex_lock(&pool->lock);
     for (uint32_t i = 0; i < done; i++)
         chunk_of(pool, place)->count[(place + i) % CHUNK] = COUNT_LIVE;
@@ -290,15 +310,15 @@ uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
         /* the last may have begun elsewhere: it is written by itself */
         if (run > 1 &&
             ret_places[done + run - 1] != ret_places[done] + run - 1) {
-            done += write_run(pool, at + done * PAGE, ret_places[done], run - 1,
-                              ret_error);
+            done += write_run(pool, guest->kvm, at + done * PAGE,
+                              ret_places[done], run - 1, ret_error);
             run = 1;
             if (*ret_error)
                 break;
         }
         if (run)
-            done += write_run(pool, at + done * PAGE, ret_places[done], run,
-                              ret_error);
+            done += write_run(pool, guest->kvm, at + done * PAGE,
+                              ret_places[done], run, ret_error);
     }
     return done;
 }
