@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define AGAIN_MAX 1000
+#define WAKE_TRIES 8
 
 #ifdef PGS_TEST_INTERNAL
 static _Atomic uint64_t calls, fail_first = UINT64_MAX, fail_count;
@@ -210,7 +211,9 @@ int pgs_sys_uffd_wake(int fd, const void *at, size_t bytes)
     int error = control(fd, UFFDIO_WAKE, &range);
 
     /* a guest that is never woken would hang */
-    return error ? control(fd, UFFDIO_WAKE, &range) : 0;
+    for (unsigned tries = 1; error && tries < WAKE_TRIES; tries++)
+        error = control(fd, UFFDIO_WAKE, &range);
+    return error;
 }
 
 /* ---- mappings ---------------------------------------------------------- */
