@@ -40,6 +40,11 @@ void pgs_bench_scan_steer(struct pgs_bench *bench);
 void pgs_bench_merge(struct pgs_bench *bench);
 void pgs_bench_hint_latency(struct pgs_bench *bench);
 void pgs_bench_analyze(struct pgs_bench *bench);
+void pgs_bench_kvm_merge(struct pgs_bench *bench);
+void pgs_bench_kvm_stall(struct pgs_bench *bench);
+void pgs_bench_kvm_fault(struct pgs_bench *bench);
+void pgs_bench_kvm_steady(struct pgs_bench *bench);
+void pgs_bench_kvm_net(struct pgs_bench *bench);
 
 /* Pages that fill the last-level cache four times, a multiple of 4096. */
 uint32_t pgs_bench_pages(const struct pgs_bench *bench);

@@ -50,7 +50,24 @@ METRICS = {
     "merge": ["two equal guests"],
     "hint-latency": ["99 of 100 block hints"],
     "analyze": ["distinct pages, 4 images of 8 MiB"],
+    "kvm-merge": ["single pages shared with the default"] + [
+        f"two equal guests beside KSM, {what} time, {order}"
+        for order in ("same order", "extents of 8", "single pages")
+        for what in ("wall", "CPU")
+    ],
+    "kvm-stall": [f"write stalls during kvm-merge, {which}"
+                  for which in ("99 of 100", "the longest")],
+    "kvm-fault": [
+        "first write by both sharers and all that follows, beside KSM, " + mode
+        for mode in ("kernel mode", "trapped")
+    ],
+    "kvm-steady": ["a pass over 1 GiB of which nothing was written, beside KSM",
+                   "a new duplicate is shared"],
+    "kvm-net": ["memory gained"],
 }
+
+# Needs what pgshare_kvm_probe() looks at; without it there is a note.
+LINUX = "kvm-"
 
 # Needs root, and a kernel that has it.
 KSM = "beside KSM"
@@ -93,6 +110,8 @@ def check_bench(program, name, expected):
         check(False, f"{name}: no JSON: {done.stdout}")
         return
     found = [figure["metric"] for figure in figures]
+    if name.startswith(LINUX) and not found:
+        return
     if not any(KSM in metric for metric in found):
         expected = [metric for metric in expected if KSM not in metric]
     check(len(found) == len(expected)
@@ -108,9 +127,11 @@ def main():
     program = sys.argv[1]
     listed = [line.split()[0] for line in
               run(program, "--list").stdout.splitlines()]
-    check(listed == list(METRICS), f"--list: {listed}")
-    for name, expected in METRICS.items():
-        check_bench(program, name, expected)
+    known = [name for name in METRICS
+             if name in listed or not name.startswith(LINUX)]
+    check(listed == known, f"--list: {listed}")
+    for name in known:
+        check_bench(program, name, METRICS[name])
     for wrong in (["none"], ["--runs", "0"], ["--runs", "x"], ["--no-such"]):
         check(run(program, *wrong).returncode != 0, f"{wrong} is accepted")
     print(f"SUITE bench: {tests - failures} passed, {failures} failed, "

@@ -35,6 +35,16 @@ static const struct {
     { "hint-latency", "hints while the scanner is at work",
       pgs_bench_hint_latency },
     { "analyze", "counting what images could share", pgs_bench_analyze },
+#ifdef PGS_BENCH_KVM
+    { "kvm-merge", "two equal guests on Linux, beside KSM",
+      pgs_bench_kvm_merge },
+    { "kvm-stall", "what a processor notices of it", pgs_bench_kvm_stall },
+    { "kvm-fault", "writes to shared pages on Linux, beside KSM",
+      pgs_bench_kvm_fault },
+    { "kvm-steady", "passes over memory that nobody writes to",
+      pgs_bench_kvm_steady },
+    { "kvm-net", "memory really gained", pgs_bench_kvm_net },
+#endif
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))
 
