@@ -178,7 +178,7 @@ void pgs_bench_kvm_merge(struct pgs_bench *bench)
 {
     const char *missing = pgs_vms_missing();
     struct pgs_settings settings;
-    bool ksm;
+    bool ksm, raised;
 
     if (missing) {
         pgs_report_note(bench->report, "kvm-merge: %s", missing);
@@ -188,9 +188,14 @@ void pgs_bench_kvm_merge(struct pgs_bench *bench)
         measure_reached(bench);
     pgs_settings_open(&settings, list, 1);
     pgs_settings_set(&settings, 1);
+    raised = pgs_setting_is_set(&list[0]);
+    if (!raised)
+        pgs_report_note(bench->report, "kvm-merge: vm.max_map_count cannot be "
+                                       "raised, which single pages need");
     ksm = pgs_ksm_open();
     for (unsigned k = 0; k < N_ORDERS; k++)
-        if (pgs_bench_wants(bench, orders[k].text))
+        if (pgs_bench_wants(bench, orders[k].text) &&
+            (raised || orders[k].order == PGS_ORDER_SAME))
             measure_order(bench, k, ksm);
     if (ksm)
         pgs_ksm_close();
@@ -273,6 +278,8 @@ static struct stalls stall(const struct pgs_layout *layout, bool on,
     pthread_join(processor.thread, NULL);
     pgs_vms_check(&vms);
     pgs_vms_close(&vms);
+    if (!processor.n)
+        pgs_bench_die("kvm-stall: nothing was written");
     qsort(processor.stalls, processor.n, sizeof(*processor.stalls), compare);
     stalls.p99 = processor.stalls[processor.n - 1 - processor.n / 100];
     stalls.longest = processor.stalls[processor.n - 1];

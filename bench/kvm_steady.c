@@ -61,8 +61,12 @@ static void measure_ksm(const struct pgs_layout *layout,
     for (unsigned i = 0; i < PGS_VMS; i++)
         memory[i] = pgs_ksm_memory_new(layout->content[i], layout->pages);
     ready = memory[0] && memory[1] && pgs_ksm_stop() && pgs_ksm_start();
-    for (unsigned i = 0; ready && i < rounds; i++)
-        pgs_series_add(series, scan_ksm());
+    for (unsigned i = 0; ready && i < rounds; i++) {
+        double cpu = scan_ksm();
+
+        if (cpu > 0)
+            pgs_series_add(series, cpu);
+    }
     pgs_ksm_stop();
     for (unsigned i = 0; i < PGS_VMS; i++)
         pgs_ksm_memory_free(memory[i], layout->pages);

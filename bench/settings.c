@@ -104,6 +104,14 @@ void pgs_settings_set(struct pgs_settings *settings, size_t n)
                               settings->list[i].wanted);
 }
 
+bool pgs_setting_is_set(const struct pgs_setting *setting)
+{
+    char text[PGS_SETTING_TEXT];
+
+    return pgs_setting_read(setting->path, text) &&
+           !strcmp(text, setting->wanted);
+}
+
 void pgs_settings_close(struct pgs_settings *settings)
 {
     close(settings->fd);

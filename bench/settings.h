@@ -37,6 +37,9 @@ void pgs_settings_set(struct pgs_settings *settings, size_t n);
 /* Restores them. */
 void pgs_settings_close(struct pgs_settings *settings);
 
+/* Is it what is wanted? */
+bool pgs_setting_is_set(const struct pgs_setting *setting);
+
 bool pgs_setting_read(const char *path, char text[PGS_SETTING_TEXT]);
 bool pgs_setting_write(const char *path, const char *text);
 

@@ -99,8 +99,8 @@ PGSHARE_EXPORT int pgshare_domain_info(struct pgshare_host *host, uint64_t dom,
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_NOMEM,
  * ::PGSHARE_ERR_FULL, ::PGSHARE_ERR_EXISTS (a GFN of the range is no hole),
  * ::PGSHARE_ERR_BUSY (an operation was under way on one for longer than the
- * host's time-out, or `max_calls` calls are waiting), ::PGSHARE_ERR_FORKED; on
- * an error nothing was added. @since 0.1
+ * host's time-out, or `max_calls` calls are waiting), ::PGSHARE_ERR_GONE,
+ * ::PGSHARE_ERR_FORKED; on an error nothing was added. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_domain_ram_add(struct pgshare_host *host,
                                           uint64_t dom, uint64_t gfn,

@@ -22,12 +22,13 @@
  * direct I/O on files of NFS, Ceph or 9p mounts, and vmsplice(); what they may
  * write to must be held (pgshare_gfn_get()).
  *
- * pgshare_domain_suspend() lets go of the guest's memory, so that the VMM can
- * register a userfaultfd of its own, for a snapshot or for postcopy migration;
- * what is shared is not let go in a trapped guest, and nowhere does such a
- * userfaultfd see writes to it: make the domain private before
- * (pgshare_domain_unshare()). pgshare_domain_resume() answers
- * ::PGSHARE_ERR_BUSY while the VMM's is registered.
+ * pgshare_domain_suspend() lets go of the guest's private memory, so that the VMM
+ * can register a userfaultfd of its own, for a snapshot or for postcopy
+ * migration; what is shared is let go when it is made private
+ * (pgshare_domain_unshare()), what was reclaimed when it is touched.
+ * pgshare_domain_resume() answers ::PGSHARE_ERR_BUSY while the VMM's is
+ * registered. Meanwhile no slot is removed, and nothing that is shared dropped
+ * (::PGSHARE_ERR_BUSY).
  *
  * Threads: functions that make or destroy an object must not run beside others
  * of that object; all else may. Linux 6.8 or newer; pgshare_kvm_probe() says

@@ -66,25 +66,78 @@ START_TEST(the_memory_of_a_suspended_guest_can_be_watched_by_others)
 }
 END_TEST
 
-START_TEST(all_of_a_private_guest_is_let_go)
+/* Whatever comes first. */
+static void make_private(struct rig *rig, uint64_t dom)
 {
     struct pgshare_unshare_progress progress = { .size = sizeof(progress) };
+
+    ck_assert_int_eq(pgshare_domain_unshare(rig->host, dom, 0, GFNS, 0,
+                                            &progress),
+                     0);
+}
+
+static void watch_all(int machine, bool private_first)
+{
     int fd = pgs_sys_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
                                PGS_UFFD_WP_SHMEM);
     struct rig rig;
     uint64_t dom;
 
-    open_shared(&rig, _i);
+    open_shared(&rig, machine);
     dom = rig_dom(&rig, 0);
-    ck_assert_int_eq(pgshare_domain_unshare(rig.host, dom, 0, GFNS, 0,
-                                            &progress),
-                     0);
+    if (private_first)
+        make_private(&rig, dom);
     ck_assert_int_eq(pgshare_domain_suspend(rig.host, dom), 0);
+    if (!private_first) {
+        ck_assert_int_eq(watch(fd, &rig, 0, 1), -EBUSY);
+        ck_assert_int_eq(watch(fd, &rig, 0, GFNS), -EBUSY);
+        ck_assert_int_eq(rig_write(&rig, 0, 2), 0);
+        rig_settle(&rig);
+        make_private(&rig, dom);
+    }
     ck_assert_int_eq(watch(fd, &rig, 0, GFNS), 0);
     unwatch(fd, &rig, 0, GFNS);
     close(fd);
     ck_assert_int_eq(pgshare_domain_resume(rig.host, dom), 0);
+    rig_fill(&rig, 0, 0, SHARED, 5);
     rig_must_share(&rig, 0, 0, 1, 0, SHARED);
+    rig_close(&rig);
+}
+
+START_TEST(all_of_a_private_guest_is_let_go)
+{
+    watch_all(_i, true);
+}
+END_TEST
+
+START_TEST(what_becomes_private_is_let_go)
+{
+    watch_all(_i, false);
+}
+END_TEST
+
+/* A resume that fails leaves the VMM's registration as it was. */
+START_TEST(a_resume_that_fails_takes_nothing_from_others)
+{
+    int fd = pgs_sys_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                               PGS_UFFD_WP_SHMEM);
+    int other = pgs_sys_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+    struct rig rig;
+    uint64_t dom;
+
+    open_shared(&rig, _i);
+    dom = rig_dom(&rig, 0);
+    ck_assert_int_eq(pgshare_domain_suspend(rig.host, dom), 0);
+    ck_assert_int_eq(watch(fd, &rig, 30, 10), 0);
+    ck_assert_int_eq(pgshare_domain_resume(rig.host, dom), PGSHARE_ERR_BUSY);
+    for (unsigned gfn = 30; gfn < 40; gfn++)
+        ck_assert_int_eq(watch(other, &rig, gfn, 1), -EBUSY);
+    ck_assert_int_eq(watch(other, &rig, 20, 1), 0); /* nobody's */
+    unwatch(other, &rig, 20, 1);
+    unwatch(fd, &rig, 30, 10);
+    close(other);
+    close(fd);
+    ck_assert_int_eq(pgshare_domain_resume(rig.host, dom), 0);
     rig_close(&rig);
 }
 END_TEST
@@ -130,6 +183,8 @@ END_TEST
 static const struct contract_test tests[] = {
     { &the_memory_of_a_suspended_guest_can_be_watched_by_others, CAN_SHARE },
     { &all_of_a_private_guest_is_let_go, CAN_SHARE },
+    { &what_becomes_private_is_let_go, CAN_SHARE },
+    { &a_resume_that_fails_takes_nothing_from_others, CAN_SHARE },
     { &what_a_suspended_guest_wrote_is_looked_at_again, CAN_FINGERPRINT },
     { &a_guest_that_leaves_suspended_joins_again, CAN_SHARE },
 };

@@ -103,7 +103,7 @@ enum pgshare_op_kind {
     /** Protected pages become frames, the page itself their first mapping
      * (with PGSHARE_CAP_SNAPSHOT: frames with a copy of the content and no
      * mapping; the page stays private and need not be protected). in
-     * `own_ids`; out `ids`. NOFRAME, CLIENT_TICKET. */
+     * `own_ids`; out `ids`. NOFRAME, CLIENT_TICKET, BUSY. */
     PGSHARE_OP_PUBLISH,
     /** Protected pages, or mappings of other frames (with PGSHARE_OP_HOLES:
      * holes) are replaced by mappings of the frames `ids`; the old memory, if

@@ -189,10 +189,14 @@ struct pgs_kvm_budget {
 
 void pgs_budget_init(struct pgs_kvm_budget *budget, uint64_t spare);
 void pgs_budget_fini(struct pgs_kvm_budget *budget);
+/* Counts, if that is due. It takes a while: no lock should be held. */
+void pgs_budget_look(struct pgs_kvm_budget *budget);
 /* May `pages` in a row take so many mappings more? */
 bool pgs_budget_allows(struct pgs_kvm_budget *budget, uint32_t pages,
                        int mappings);
-void pgs_budget_spend(struct pgs_kvm_budget *budget, int mappings);
+/* The same, and then they do. */
+bool pgs_budget_spend(struct pgs_kvm_budget *budget, uint32_t pages,
+                      int mappings);
 void pgs_budget_tell(struct pgs_kvm_budget *budget,
                      struct pgshare_kvm_info *info);
 /* How many mappings more there are when pages in one slot, which are a mapping of
@@ -228,7 +232,7 @@ struct pgshare_kvm_guest {
     uint32_t domid;
     uint64_t generation;
     bool trapped;
-    bool suspended; /* only what is shared is registered: suspend.c */
+    bool suspended; /* only what is not private is registered: suspend.c */
     int uffd; /* trapped: it stops writes; else it logs them */
     _Atomic uint64_t handle;
     _Atomic uint64_t seq;
@@ -336,8 +340,11 @@ extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
 
 /* suspend.c */
 /* The memory is the library's to watch again. PGSHARE_ERR_BUSY: somebody else
- * still does. */
+ * still does. PGSHARE_ERR_NOMEM. */
 int pgs_suspend_end(struct pgshare_kvm_guest *guest);
+/* Lock held. A page of a suspended guest has become something else. */
+void pgs_suspend_page(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                      enum pgs_kvm_kind old, enum pgs_kvm_kind kind);
 
 /* slot.c */
 void pgs_slot_release(struct pgshare_kvm_guest *guest,
@@ -429,9 +436,11 @@ void pgs_scratch_fini(struct pgshare_kvm *kvm);
 typedef bool pgs_scratch_use(void *ctx, const unsigned char *bytes,
                              uint32_t first, uint32_t n);
 /* Reads `n` pages of a guest, a few at a time. Answers how many could be read
- * and used. */
+ * and used, and why it were not all: PGSHARE_ERR_HOLE (there is no memory),
+ * PGSHARE_ERR_NOFRAME, 0. */
 uint32_t pgs_scratch_read(struct pgshare_kvm *kvm, const unsigned char *at,
-                          uint32_t n, pgs_scratch_use *use, void *ctx);
+                          uint32_t n, pgs_scratch_use *use, void *ctx,
+                          int *ret_error);
 
 /* handler.c */
 int pgs_handler_start(struct pgshare_kvm *kvm);

@@ -12,12 +12,14 @@
  *
  * Pages for which there is no mapping stay as they are, and are looked at by
  * another pass. What brings no new mapping, since it continues one that is
- * there, is never refused.
+ * there, is never refused, unless it was written: taken home, it stands by
+ * itself for a moment, or for good.
  *
  * How many mappings there are is looked up (/proc/self/maps), since the VMM has
- * some, too. That takes time, so that in between our own are reckoned: where
- * pages change from one memory to another there is a seam, and a mapping ends at
- * each. What the VMM maps meanwhile it takes from its own part.
+ * some, too. That takes time, so that in between our own are reckoned, as if all
+ * that is allowed came to pass: where pages change from one memory to another
+ * there is a seam, and a mapping ends at each. What the VMM maps meanwhile it
+ * takes from its own part.
  */
 #include "kvm/backend.h"
 
@@ -52,21 +54,22 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t count_mappings(void)
+/* -1: it cannot be known. */
+static int64_t count_mappings(void)
 {
     char text[TEXT_BYTES];
-    uint64_t n = 0;
+    int64_t n = 0;
     ssize_t got;
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
-        return 0;
+        return -1;
     while ((got = read(fd, text, sizeof(text))) > 0)
         for (const char *at = text;
              (at = memchr(at, '\n', (size_t)(text + got - at))); at++)
             n++;
     close(fd);
-    return n;
+    return got < 0 ? -1 : n;
 }
 
 static uint64_t read_limit(void)
@@ -86,11 +89,14 @@ static uint64_t read_limit(void)
 static void look(struct pgs_kvm_budget *budget)
 {
     uint64_t limit = read_limit();
+    int64_t n = count_mappings();
 
     budget->limit = limit > budget->spare ? limit - budget->spare : 0;
-    budget->seen = (int64_t)count_mappings();
-    budget->since = 0;
     budget->looked_ns = now_ns();
+    if (n < 0)
+        return;
+    budget->seen = n;
+    budget->since = 0;
 }
 
 void pgs_budget_init(struct pgs_kvm_budget *budget, uint64_t spare)
@@ -125,42 +131,59 @@ static int64_t to_stay(const struct pgs_kvm_budget *budget, uint32_t pages)
     return (int64_t)(whole / least[i].of * least[i].left);
 }
 
-/* Lock held. Is what was reckoned worth a look? */
+/* Lock held. Is what was reckoned worth a look? The less is left, the sooner;
+ * and once a second where little is, since mappings go, too. */
 static bool is_stale(const struct pgs_kvm_budget *budget)
 {
     int64_t half = ((int64_t)budget->limit - budget->seen) / 2;
 
     if (budget->since >= (half > LOOK_AFTER ? half : LOOK_AFTER))
         return true;
-    return now_ns() - budget->looked_ns >= LOOK_NS;
+    return left(budget) <= to_stay(budget, 1) &&
+           now_ns() - budget->looked_ns >= LOOK_NS;
+}
+
+void pgs_budget_look(struct pgs_kvm_budget *budget)
+{
+    pthread_mutex_lock(&budget->lock);
+    if (is_stale(budget))
+        look(budget);
+    pthread_mutex_unlock(&budget->lock);
+}
+
+/* Lock held. */
+static bool allows(struct pgs_kvm_budget *budget, uint32_t pages, int mappings)
+{
+    bool yes = mappings <= 0 ||
+               left(budget) - mappings >= to_stay(budget, pages);
+
+    if (!yes)
+        budget->refused += pages;
+    return yes;
 }
 
 bool pgs_budget_allows(struct pgs_kvm_budget *budget, uint32_t pages,
                        int mappings)
 {
-    bool yes = true;
+    bool yes;
 
-    if (mappings <= 0)
-        return true;
     pthread_mutex_lock(&budget->lock);
-    yes = left(budget) - mappings >= to_stay(budget, pages);
-    if (!yes && is_stale(budget)) {
-        look(budget);
-        yes = left(budget) - mappings >= to_stay(budget, pages);
-    }
-    if (!yes)
-        budget->refused += pages;
+    yes = allows(budget, pages, mappings);
     pthread_mutex_unlock(&budget->lock);
     return yes;
 }
 
-void pgs_budget_spend(struct pgs_kvm_budget *budget, int mappings)
+bool pgs_budget_spend(struct pgs_kvm_budget *budget, uint32_t pages,
+                      int mappings)
 {
-    if (!mappings)
-        return;
+    bool yes;
+
     pthread_mutex_lock(&budget->lock);
-    budget->since += mappings;
+    yes = allows(budget, pages, mappings);
+    if (yes)
+        budget->since += mappings;
     pthread_mutex_unlock(&budget->lock);
+    return yes;
 }
 
 void pgs_budget_tell(struct pgs_kvm_budget *budget,

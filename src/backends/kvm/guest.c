@@ -59,6 +59,8 @@ void pgs_set_kind(struct pgshare_kvm_guest *guest, uint64_t gfn,
 {
     enum pgs_kvm_kind old = pgs_kind(guest, gfn);
 
+    if (guest->suspended)
+        pgs_suspend_page(guest, gfn, old, kind);
     if (is_watched(old))
         guest->watched[gfn / CHUNK]--;
     if (is_watched(kind))
@@ -278,7 +280,9 @@ int pgshare_kvm_join(struct pgshare_kvm_guest *guest, struct pgshare_host *host,
         return PGSHARE_ERR_INVALID;
     if (atomic_load(&guest->handle))
         return PGSHARE_ERR_EXISTS;
-    r = pgs_guest_privatise(guest);
+    r = pgs_suspend_end(guest); /* it left while it was suspended */
+    if (!r)
+        r = pgs_guest_privatise(guest);
     if (r)
         return r;
     options.domid = guest->domid;

@@ -70,6 +70,15 @@ static enum todo show_zeroes(struct pgshare_kvm_guest *guest, uint64_t gfn)
     return pgs_scan_is_own(guest, gfn) ? ASK : WAKE;
 }
 
+/* Lock held. Is the page of a suspended guest, and private? */
+static bool is_let_go(const struct pgshare_kvm_guest *guest, uint64_t gfn)
+{
+    enum pgs_kvm_kind kind = pgs_kind(guest, gfn);
+
+    return guest->suspended && (kind == KIND_HOLE || kind == KIND_ANON ||
+                                kind == KIND_LEFT || kind == KIND_UNTOLD);
+}
+
 /* Lock held. */
 static enum todo judge(struct pgshare_kvm_guest *guest, uint64_t gfn,
                        uint64_t flags)
@@ -77,6 +86,8 @@ static enum todo judge(struct pgshare_kvm_guest *guest, uint64_t gfn,
     bool protected_ = flags & UFFD_PAGEFAULT_FLAG_WP;
     bool write = protected_ || flags & UFFD_PAGEFAULT_FLAG_WRITE;
 
+    if (is_let_go(guest, gfn)) /* what is there by now is not ours to mend */
+        return WAKE;
     switch (pgs_kind(guest, gfn)) {
     case KIND_OWED:
         return ASK;
@@ -107,11 +118,12 @@ static void let_go(struct pgshare_kvm_guest *guest, uint64_t gfn)
 
     pthread_mutex_lock(&guest->lock);
     at = pgs_at(guest, gfn);
-    if (at) {
+    if (at && !is_let_go(guest, gfn)) {
         pgs_sys_uffd_zero(guest->uffd, at, PAGE);
         pgs_sys_uffd_protect(guest->uffd, at, PAGE, false);
-        pgs_sys_uffd_wake(guest->uffd, at, PAGE);
     }
+    if (at)
+        pgs_sys_uffd_wake(guest->uffd, at, PAGE);
     pthread_mutex_unlock(&guest->lock);
 }
 

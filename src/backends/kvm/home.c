@@ -165,8 +165,6 @@ static int take_run(struct pgshare_kvm_guest *guest, uint64_t gfn,
         return error;
     }
     pgs_vma_restore(pgs_slot_of(guest, gfn), at, bytes);
-    /* memory that was moved joins none of its neighbours */
-    pgs_budget_spend(&guest->kvm->budget, 2);
     for (uint32_t i = 0; i < n; i++) {
         pgs_set_kind(guest, gfn + i, KIND_ANON, NO_PLACE);
         pgs_set_changed(guest, gfn + i);

@@ -129,7 +129,7 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
     else if (options->gfns > guest->gfns)
         r = PGSHARE_ERR_RANGE;
     else
-        r = pgs_suspend_end(guest); /* it left while it was suspended */
+        r = pgs_suspend_end(guest);
     pool = r ? NULL : pgs_pool_get(kvm, options->group);
     if (!r && !pool)
         r = PGSHARE_ERR_NOMEM;

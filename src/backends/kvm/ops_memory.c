@@ -221,9 +221,19 @@ static void discard(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
     }
 }
 
+/* While the guest is suspended others may watch its memory, from where it cannot
+ * be taken. */
+static void take_span(struct pgs_kvm_work *work, pgs_kvm_span *span)
+{
+    if (work->guest->suspended)
+        work->result = PGSHARE_ERR_BUSY;
+    else
+        pgs_each_span(work, span);
+}
+
 void pgs_kvm_op_discard(struct pgs_kvm_work *work)
 {
-    pgs_each_span(work, discard);
+    take_span(work, discard);
 }
 
 static void reclaim(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
@@ -242,7 +252,7 @@ static void reclaim(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 
 void pgs_kvm_op_reclaim(struct pgs_kvm_work *work)
 {
-    pgs_each_span(work, reclaim);
+    take_span(work, reclaim);
 }
 
 /* ---- memory comes ------------------------------------------------------ */
@@ -355,13 +365,14 @@ void pgs_kvm_op_fingerprint(struct pgs_kvm_work *work)
     for (uint32_t i = 0; i < op->count;) {
         uint32_t span = pgs_span(guest, op->gfn + i, op->count - i);
         uint32_t n = 0, done = 0;
+        int error;
 
         while (n < span && !is_hole(guest, op->gfn + i + n))
             n++;
         hashing.hashes = work->ids + i;
         if (n)
             done = pgs_scratch_read(work->kvm, pgs_at(guest, op->gfn + i), n,
-                                    hash, &hashing);
+                                    hash, &hashing, &error);
         i += done;
         if (done == n && n)
             continue;

@@ -178,6 +178,7 @@ void pgs_kvm_op_publish(struct pgs_kvm_work *work)
     const struct pgshare_op *op = work->op;
     struct pgs_kvm_pool *pool = guest->pool;
 
+    pgs_budget_look(&work->kvm->budget);
     for (uint32_t i = 0; i < op->count;) {
         uint32_t n = publishable(work, i, op->count);
         uint64_t places[CHUNK];
@@ -409,17 +410,20 @@ static int price(const struct pgs_kvm_work *work, uint32_t i, uint32_t n)
                                    from(work, i), target(work, i));
 }
 
-/* Pages for which there is no mapping stay as they are. */
+/* Pages for which there is no mapping stay as they are. What was to be merged is
+ * looked at by another pass. */
 static void afford(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 {
+    int8_t error = work->op->kind == PGSHARE_OP_MERGE ? PGSHARE_ERR_BUSY
+                                                      : PGSHARE_ERR_NOMEM;
+
     for (uint32_t i = first; i < first + n;) {
         uint32_t len = 1;
 
         if (is_to_move(work, i)) {
             len = one_mapping(work, i, first + n);
-            if (!pgs_budget_allows(&work->kvm->budget, len,
-                                   price(work, i, len)))
-                memset(work->status + i, PGSHARE_ERR_BUSY, len);
+            if (!pgs_budget_spend(&work->kvm->budget, len, price(work, i, len)))
+                memset(work->status + i, error, len);
         }
         i += len;
     }
@@ -445,6 +449,7 @@ static void merge(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 
 void pgs_kvm_op_merge(struct pgs_kvm_work *work)
 {
+    pgs_budget_look(&work->kvm->budget);
     if (work->op->ids)
         pgs_each_span(work, merge);
     else

@@ -245,7 +245,6 @@ static uint64_t place_for(struct pgs_kvm_pool *pool,
 struct run {
     struct pgs_kvm_pool *pool;
     uint64_t place;
-    int error;
 };
 
 static bool write_some(void *ctx, const unsigned char *bytes, uint32_t first,
@@ -254,25 +253,19 @@ static bool write_some(void *ctx, const unsigned char *bytes, uint32_t first,
     struct run *run = ctx;
     ssize_t want = (ssize_t)(n * PAGE);
 
-    if (pgs_sys_pwrite(run->pool->fd, bytes, n * PAGE,
-                       (run->place + first) * PAGE) == want)
-        return true;
-    run->error = PGSHARE_ERR_NOFRAME;
-    return false;
+    return pgs_sys_pwrite(run->pool->fd, bytes, n * PAGE,
+                          (run->place + first) * PAGE) == want;
 }
 
 static uint32_t write_run(struct pgs_kvm_pool *pool, struct pgshare_kvm *kvm,
                           const unsigned char *at, uint64_t place, uint32_t n,
                           int *ret_error)
 {
-    struct run run = { .pool = pool, .place = place,
-                       .error = PGSHARE_ERR_HOLE };
-    uint32_t done = pgs_scratch_read(kvm, at, n, write_some, &run);
+    struct run run = { .pool = pool, .place = place };
+    uint32_t done = pgs_scratch_read(kvm, at, n, write_some, &run, ret_error);
 
-    if (done < n) {
-        *ret_error = run.error;
+    if (done < n)
         pgs_sys_punch(pool->fd, (place + done) * PAGE, (n - done) * PAGE);
-    }
     pthread_mutex_lock(&pool->lock);
     for (uint32_t i = 0; i < done; i++)
         chunk_of(pool, place)->count[(place + i) % CHUNK] = COUNT_LIVE;

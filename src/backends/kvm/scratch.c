@@ -15,6 +15,7 @@
  */
 #include "kvm/backend.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #define BYTES ((size_t)SCRATCH_PAGES * PAGE)
@@ -58,11 +59,13 @@ static struct pgs_kvm_scratch *take(struct pgshare_kvm *kvm)
 }
 
 uint32_t pgs_scratch_read(struct pgshare_kvm *kvm, const unsigned char *at,
-                          uint32_t n, pgs_scratch_use *use, void *ctx)
+                          uint32_t n, pgs_scratch_use *use, void *ctx,
+                          int *ret_error)
 {
     struct pgs_kvm_scratch *scratch = take(kvm);
     uint32_t done = 0, some, pages;
 
+    *ret_error = 0;
     do {
         ssize_t got;
 
@@ -70,8 +73,13 @@ uint32_t pgs_scratch_read(struct pgshare_kvm *kvm, const unsigned char *at,
         got = pgs_sys_pwrite(scratch->fd, at + (size_t)done * PAGE,
                              some * PAGE, 0);
         pages = got > 0 ? (uint32_t)((size_t)got / PAGE) : 0;
-        if (pages && !use(ctx, scratch->bytes, done, pages))
+        if (pages < some)
+            *ret_error = got >= 0 || got == -EFAULT ? PGSHARE_ERR_HOLE
+                                                    : PGSHARE_ERR_NOFRAME;
+        if (pages && !use(ctx, scratch->bytes, done, pages)) {
+            *ret_error = PGSHARE_ERR_NOFRAME;
             break;
+        }
         done += pages;
     } while (pages == some && done < n);
     pthread_mutex_unlock(&scratch->lock);

@@ -182,7 +182,8 @@ void pgs_slot_release(struct pgshare_kvm_guest *guest,
     }
     *slot = guest->slots[--guest->n_slots];
     pthread_mutex_unlock(&guest->lock);
-    pgs_sys_uffd_unregister(guest->uffd, old.at, bytes);
+    if (!guest->suspended) /* else what is ours goes with our descriptor */
+        pgs_sys_uffd_unregister(guest->uffd, old.at, bytes);
     if (!(old.attributes & ATTRIBUTE_DONTFORK))
         pgs_sys_advise(old.at, bytes, MADV_DOFORK);
     if (old.attributes & ATTRIBUTE_HUGE)
@@ -202,6 +203,8 @@ int pgshare_kvm_slot_remove(struct pgshare_kvm_guest *guest, uint64_t gfn)
             slot = &guest->slots[i];
     if (!slot)
         return PGSHARE_ERR_RANGE;
+    if (guest->suspended)
+        return PGSHARE_ERR_BUSY;
     handle = pgshare_kvm_handle(guest);
     if (handle)
         r = pgshare_domain_ram_remove(guest->kvm->host, handle, gfn,

@@ -272,9 +272,6 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
         return;
     }
     pgs_vma_restore(window->slot, at, n * PAGE);
-    pgs_budget_spend(&guest->kvm->budget,
-                     pgs_budget_price(guest, window->gfn + first, n, NO_PLACE,
-                                      place));
     for (uint32_t i = first; i < first + n; i++)
         pgs_window_keep(window, i, KIND_ANON);
     for (uint32_t i = 0; i < n; i++)
@@ -331,8 +328,8 @@ static bool stays_closed(const struct pgs_kvm_window *window, uint32_t i)
     return kind == KIND_MARKED || kind == KIND_OWED;
 }
 
-/* The log goes on where there is still anonymous memory. Without it a page
- * counts as written, so nothing is lost if that fails. */
+/* The log goes on where there is still anonymous memory. Should that fail, what
+ * is written there is not noticed: nothing is lost but sharing. */
 static void log_again(struct pgs_kvm_window *window)
 {
     struct pgshare_kvm_guest *guest = window->guest;

@@ -22,6 +22,12 @@ static void count_tracked(struct pgshare_host *host, uint64_t count)
 
 /* ---- memory comes -------------------------------------------------------- */
 
+/*
+ * All holes are taken before one of them becomes a page: else a page that is
+ * there already could be shared before the whole is refused. Whoever has a hole
+ * mostly finds that it is one, and goes; he is waited for with nothing taken.
+ */
+
 /* Looks after the time itself: a call that the runner took over would have an
  * outcome to tell. */
 static enum pgs_verdict await_page(struct pgs_call *call)
@@ -29,6 +35,9 @@ static enum pgs_verdict await_page(struct pgs_call *call)
     _Atomic uint64_t *at = pgs_word_at(&call->host->chunks, call->page);
     uint64_t word;
 
+    call->result = PGSHARE_ERR_GONE;
+    if (pgs_domain_flags(call->domain) & (PGS_DOMAIN_DYING | PGS_DOMAIN_GONE))
+        return PGS_DONE;
     call->result = 0;
     if (pgs_word_trylock(at, true, &word)) {
         pgs_page_unlock(call->host, call->page);
@@ -40,11 +49,10 @@ static enum pgs_verdict await_page(struct pgs_call *call)
                                                            : PGS_DONE;
 }
 
-/* Whoever has the hole mostly finds that it is one, and goes. */
-static int wait_for_page(struct pgs_visit *visit, uint64_t gfn)
+static int wait_for_page(struct pgs_visit *visit, uint64_t gfn, uint64_t end)
 {
-    struct pgshare_host *host = visit->host;
-    struct pgs_call *call = pgs_call_take(host, visit->domain, await_page);
+    struct pgs_call *call = pgs_call_take(visit->host, visit->domain,
+                                          await_page);
     uint64_t token;
     int r;
 
@@ -52,8 +60,7 @@ static int wait_for_page(struct pgs_visit *visit, uint64_t gfn)
         return PGSHARE_ERR_BUSY;
     call->page = pgs_page_of(visit->domain, gfn);
     call->timeout = PGSHARE_FOREVER;
-    call->again_ns = pgs_now(&host->platform) +
-                     (pgs_is_runner(host) ? 0 : host->options.timeout_ns);
+    call->again_ns = end;
     if (!pgs_call_drive(call, &token))
         return PGSHARE_ERR_BUSY;
     r = call->result;
@@ -61,49 +68,83 @@ static int wait_for_page(struct pgs_visit *visit, uint64_t gfn)
     return r;
 }
 
-static int add_page(struct pgs_visit *visit, uint64_t gfn)
+static void let_go(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
 {
-    const uint64_t kept = PGS_ATTR_NEVER | PGS_ATTR_READONLY | PGS_ATTR_HELD |
-                          PGS_ATTR_HELD_WRITE | PGS_WORD_EPOCH;
-    _Atomic uint64_t *at = pgs_word_of(visit->domain, gfn);
-    uint64_t word = atomic_load_explicit(at, memory_order_relaxed);
+    for (uint64_t i = 0; i < count; i++)
+        pgs_page_unlock(domain->host, pgs_page_of(domain, gfn + i));
+}
 
-    while (pgs_word_state(word) == PGS_HOLE) {
-        if (word & PGS_BUSY) {
-            int r = wait_for_page(visit, gfn);
+/* Takes all of them, or none. *ret_at: how many are holes that could be had. */
+static int take_holes(struct pgs_domain *domain, uint64_t gfn, uint64_t count,
+                      uint64_t *ret_at)
+{
+    uint64_t i, word;
+    int r = 0;
 
-            if (r)
-                return r;
+    for (i = 0; i < count; i++) {
+        _Atomic uint64_t *at = pgs_word_of(domain, gfn + i);
+
+        if (!pgs_word_trylock(at, false, &word)) {
             word = atomic_load_explicit(at, memory_order_relaxed);
-        } else if (atomic_compare_exchange_weak_explicit(
-                       at, &word, PGS_PRIVATE | (word & kept),
-                       memory_order_acq_rel, memory_order_relaxed)) {
-            return 0;
+            r = pgs_word_state(word) == PGS_HOLE ? PGSHARE_ERR_BUSY
+                                                 : PGSHARE_ERR_EXISTS;
+            break;
+        }
+        if (pgs_word_state(word) != PGS_HOLE) {
+            pgs_page_unlock(domain->host, pgs_page_of(domain, gfn + i));
+            r = PGSHARE_ERR_EXISTS;
+            break;
         }
     }
-    return PGSHARE_ERR_EXISTS;
+    if (r)
+        let_go(domain, gfn, i);
+    *ret_at = i;
+    return r;
+}
+
+static void make_pages(struct pgs_domain *domain, uint64_t gfn, uint64_t count)
+{
+    const uint64_t kept = PGS_ATTR_NEVER | PGS_ATTR_READONLY | PGS_ATTR_HELD |
+                          PGS_ATTR_HELD_WRITE;
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t word = atomic_load_explicit(pgs_word_of(domain, gfn + i),
+                                             memory_order_relaxed);
+
+        pgs_page_commit(domain->host, pgs_page_of(domain, gfn + i),
+                        PGS_PRIVATE | (word & PGS_WORD_EPOCH),
+                        PGS_ATTR_ALL & ~kept, 0);
+    }
+    count_tracked(domain->host, count);
+}
+
+static int ram_add(struct pgs_visit *visit, uint64_t gfn, uint64_t count)
+{
+    struct pgshare_host *host = visit->host;
+    uint64_t timeout = pgs_is_runner(host) ? 0 : host->options.timeout_ns;
+    uint64_t now = pgs_now(&host->platform), at;
+    uint64_t end = timeout < UINT64_MAX - now ? now + timeout : UINT64_MAX;
+    int r = pgs_domain_words(visit->domain, gfn, count);
+
+    while (!r) {
+        r = take_holes(visit->domain, gfn, count, &at);
+        if (!r) {
+            make_pages(visit->domain, gfn, count);
+            return 0;
+        }
+        if (r == PGSHARE_ERR_BUSY)
+            r = wait_for_page(visit, gfn + at, end);
+    }
+    return r;
 }
 
 int pgshare_domain_ram_add(struct pgshare_host *host, uint64_t dom,
                            uint64_t gfn, uint64_t count)
 {
     struct pgs_visit visit;
-    uint64_t added = 0;
     int r = pgs_visit_range(&visit, host, dom, gfn, count);
 
-    if (r)
-        return r;
-    r = pgs_domain_words(visit.domain, gfn, count);
-    while (!r && added < count) {
-        r = add_page(&visit, gfn + added);
-        added += !r;
-    }
-    for (uint64_t i = 0; r && i < added; i++)
-        atomic_fetch_and_explicit(pgs_word_of(visit.domain, gfn + i),
-                                  ~PGS_STATE, memory_order_release);
-    if (!r)
-        count_tracked(host, count);
-    return pgs_visit_end(&visit, r);
+    return r ? r : pgs_visit_end(&visit, ram_add(&visit, gfn, count));
 }
 
 /* ---- memory goes --------------------------------------------------------- */
