@@ -340,6 +340,31 @@ START_TEST(test_a_domain_that_the_backend_refuses_is_not_there)
 }
 END_TEST
 
+/* ---- harvests ---------------------------------------------------------- */
+
+START_TEST(test_harvests_that_take_long_are_seldom)
+{
+    const uint64_t took = UINT64_C(1000000000);
+    struct world_options options = { .flavour = PGSHARE_MOCK_PLAIN_PLATFORM };
+    struct world w;
+    uint64_t now;
+
+    world_open(&w, &options);
+    world_share(&w, 0, 4);
+    world_settle(&w);
+    atomic_store(&w.host->harvest_ns, took);
+    pgshare_mock_clock_advance(w.machine, UINT64_C(11000000));
+    now = pgs_now(&w.host->platform);
+    ck_assert_int_eq(pgshare_host_run(w.host, NULL, NULL), 0);
+    ck_assert_uint_ge(w.host->policy->next_harvest, now + 20 * took);
+    /* unless somebody asks for one */
+    ck_assert_int_eq(world_write(&w, 0, 1, 7), 0);
+    world_settle(&w);
+    ck_assert_uint_eq(world_stats(&w).broken, 1);
+    world_close(&w);
+}
+END_TEST
+
 /* ---- many domains ------------------------------------------------------ */
 
 /* More than half of all slots. */
@@ -529,6 +554,8 @@ static Suite *make(void)
     tcase_add_test(refusals, test_memory_is_not_added_twice);
     tcase_add_test(refusals,
                    test_a_domain_that_the_backend_refuses_is_not_there);
+    tcase_add_test(pgs_tcase(suite, "harvests"),
+                   test_harvests_that_take_long_are_seldom);
     tcase_add_test(many, test_each_of_many_domains_has_its_own_group_and_name);
     tcase_add_test(many, test_many_domains_have_their_turns_and_hints_theirs);
     tcase_add_test(refusals, test_a_platform_may_have_no_random_bytes);

@@ -73,23 +73,6 @@ START_TEST(test_nothing_is_added_when_that_takes_too_long)
 }
 END_TEST
 
-START_TEST(test_memory_is_not_added_twice)
-{
-    struct world w;
-
-    world_open(&w, NULL);
-    ck_assert_int_eq(pgshare_domain_ram_add(w.host, w.dom[0], WORLD_PAGES - 1,
-                                            4),
-                     PGSHARE_ERR_EXISTS);
-    ck_assert_int_eq(pgshare_mock_populate(w.guest[0], AT, 4), 0);
-    ck_assert_int_eq(pgshare_domain_ram_add(w.host, w.dom[0], AT - 4, 8),
-                     PGSHARE_ERR_EXISTS);
-    for (unsigned i = 1; i <= 4; i++)
-        ck_assert(is_hole(&w, AT - i));
-    world_close(&w);
-}
-END_TEST
-
 static Suite *make(void)
 {
     Suite *suite = suite_create("ram");
@@ -97,7 +80,6 @@ static Suite *make(void)
 
     tcase_add_test(tests, test_memory_is_added_where_somebody_has_found_a_hole);
     tcase_add_test(tests, test_nothing_is_added_when_that_takes_too_long);
-    tcase_add_test(tests, test_memory_is_not_added_twice);
     return suite;
 }
 

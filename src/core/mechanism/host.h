@@ -187,6 +187,7 @@ struct pgshare_host {
     _Atomic int64_t advanced;     /* frames handed out for breaks not told yet */
     _Atomic int64_t reserve_leaving; /* frames on their way to the machine */
     _Atomic uint64_t reserve_wish; /* frames to hold beyond what is owed */
+    _Atomic uint64_t harvest_ns; /* time spent in harvests; the runner takes it */
     _Atomic uint64_t refill_due;  /* on the clock: a reserve that is short takes
                                    * nothing from the machine before */
     uint64_t refill_pause;        /* the runner's: how long that is put off */

@@ -20,8 +20,10 @@
 #define UNDO_BATCH 64
 /* Slots that are looked after before others have their turn. */
 #define TURNS 1024u
-/* Breaks are learned of so late at the most, while the runner runs. */
+/* Breaks are learned of so late, while the runner runs; later where to ask takes
+ * long. */
 #define HARVEST_NS UINT64_C(10000000)
+#define HARVEST_SHARE 20u /* one part in so many of the time, at the most */
 
 int pgs_policy_init(struct pgshare_host *host)
 {
@@ -143,6 +145,16 @@ static bool look_after(struct pgs_domain *domain, bool harvest)
     return pgs_domain_undo(domain, UNDO_BATCH);
 }
 
+/* Until the next harvest that nobody asks for. */
+static uint64_t harvest_pause(struct pgshare_host *host)
+{
+    uint64_t pause = HARVEST_SHARE *
+                     atomic_exchange_explicit(&host->harvest_ns, 0,
+                                              memory_order_relaxed);
+
+    return pause > HARVEST_NS ? pause : HARVEST_NS;
+}
+
 static void begin_turns(struct pgshare_host *host)
 {
     struct pgs_policy *policy = host->policy;
@@ -154,7 +166,7 @@ static void begin_turns(struct pgshare_host *host)
                                                      memory_order_relaxed) ||
                             now >= policy->next_harvest;
     if (policy->turn_harvests)
-        policy->next_harvest = now + HARVEST_NS;
+        policy->next_harvest = now + harvest_pause(host);
 }
 
 /* Goes on with the round of turns. True: it is not at its end, declarations
