@@ -251,7 +251,7 @@ static void kick(int signal)
 static int write_trapped(void *guest, uint64_t gfn, uint64_t offset,
                          const void *bytes, size_t len)
 {
-    const struct itimerval soon = { .it_value.tv_usec = 300000 };
+    const struct itimerval soon = { .it_value.tv_sec = 1 };
     const struct itimerval never = { .it_value.tv_usec = 0 };
     struct sigaction ours = { .sa_handler = kick }, old;
     int r = PGSHARE_ERR_READONLY;

@@ -61,26 +61,32 @@ static uint64_t content(unsigned g, uint64_t gfn)
     return (gfn + 1) << 8 | (own ? g + 1 : 0);
 }
 
+static void page_of(unsigned g, uint64_t gfn, uint64_t *ret_words)
+{
+    for (unsigned i = 0; i < PAGE / sizeof(*ret_words); i++)
+        ret_words[i] = content(g, gfn) + i;
+}
+
 static void fill(struct place *place, unsigned g)
 {
-    for (uint64_t gfn = 0; gfn < PAGES; gfn++)
-        for (unsigned i = 0; i < PAGE; i += sizeof(uint64_t)) {
-            uint64_t word = content(g, gfn) + i;
+    uint64_t words[PGSHARE_PAGE_SIZE / sizeof(uint64_t)];
 
-            memcpy(place->memory[g] + gfn * PAGE + i, &word, sizeof(word));
-        }
+    for (uint64_t gfn = 0; gfn < PAGES; gfn++) {
+        page_of(g, gfn, words);
+        memcpy(place->memory[g] + gfn * PAGE, words, PAGE);
+    }
 }
 
 static void check(const struct place *place)
 {
-    for (unsigned g = 0; g < 2; g++)
-        for (uint64_t gfn = 0; gfn < PAGES; gfn++)
-            for (unsigned i = 0; i < PAGE; i += sizeof(uint64_t)) {
-                uint64_t word;
+    uint64_t words[PGSHARE_PAGE_SIZE / sizeof(uint64_t)];
 
-                memcpy(&word, place->memory[g] + gfn * PAGE + i, sizeof(word));
-                ck_assert_uint_eq(word, content(g, gfn) + i);
-            }
+    for (unsigned g = 0; g < 2; g++)
+        for (uint64_t gfn = 0; gfn < PAGES; gfn++) {
+            page_of(g, gfn, words);
+            if (memcmp(words, place->memory[g] + gfn * PAGE, PAGE))
+                ck_abort_msg("page %u of guest %u", (unsigned)gfn, g);
+        }
 }
 
 static void open_place(struct place *place, uint64_t room)
