@@ -502,8 +502,10 @@ static void check_content(struct pgs_mock_work *work, uint32_t i)
                          (unsigned long long)gfn, work->domain->domid);
 }
 
-/* Moves all other mappings of a client's frame, as Xen does. */
-static void move_mappings(struct pgs_mock_work *work, uint32_t from,
+/* Moves all other mappings of a client's frame, as Xen does. The last of them
+ * may take the frame meanwhile, and make another one of it: by its number alone
+ * it could not be told from this one. */
+static void move_mappings(struct pgs_mock_work *work, uint64_t from,
                           uint64_t to)
 {
     struct pgshare_mock_machine *machine = work->machine;
@@ -519,9 +521,10 @@ static void move_mappings(struct pgs_mock_work *work, uint32_t from,
             uint32_t entry = pgs_mock_lock(domain, gfn);
 
             if (pgs_mock_kind(entry) == KIND_SHARED &&
-                (entry & ENTRY_FRAME) == from &&
+                (entry & ENTRY_FRAME) == (uint32_t)from &&
+                pgs_mock_id_is_cow(machine, from) &&
                 (zero || pgs_mock_frame_map(machine, to))) {
-                pgs_mock_frame_unmap(machine, from, false);
+                pgs_mock_frame_unmap(machine, (uint32_t)from, false);
                 entry = zero ? pgs_mock_entry(entry, KIND_ZERO, 0)
                              : pgs_mock_entry(entry, KIND_SHARED, (uint32_t)to);
             }
@@ -559,18 +562,18 @@ static bool is_replaceable(struct pgs_mock_work *work, uint32_t i,
 /* A frame whose other mappings follow the one that was replaced (Xen). Guests
  * may not take `to` over meanwhile: it has a mapping more. */
 struct following {
-    uint32_t from[LOCK_ENTRIES];
+    uint64_t from[LOCK_ENTRIES];
     uint64_t to[LOCK_ENTRIES];
     uint32_t n;
 };
 
+/* `from`: the name of the frame that page i mapped, 0: of none. */
 static void note_following(struct pgs_mock_work *work, uint32_t i,
-                           uint32_t entry, struct following *following)
+                           uint64_t from, struct following *following)
 {
     uint64_t to = work->op->ids[i];
-    uint32_t from = entry & ENTRY_FRAME;
 
-    if (pgs_mock_kind(entry) != KIND_SHARED || from == (uint32_t)to ||
+    if (!from || from == to ||
         (to != PGSHARE_ID_ZERO && !pgs_mock_frame_map(work->machine, to)))
         return;
     following->from[following->n] = from;
@@ -596,14 +599,18 @@ static void map_page(struct pgs_mock_work *work, uint32_t i,
     struct pgshare_mock_domain *domain = work->domain;
     uint64_t gfn = work->op->gfn + i;
     uint32_t entry = pgs_mock_entry_at(domain, gfn);
+    uint32_t frame = entry & ENTRY_FRAME;
+    uint64_t from = 0;
 
     if (!is_replaceable(work, i, entry))
         return;
     if (pgs_mock_kind(entry) == KIND_DEFAULT)
         pgs_mock_touch(domain, gfn);
+    if (is_xen(work->machine) && pgs_mock_kind(entry) == KIND_SHARED)
+        from = pgs_mock_id(pgs_mock_record(work->machine, frame), frame);
     pgs_mock_entry_set(domain, gfn, replace(work, i, entry, replaced));
-    if (is_xen(work->machine) && !work->status[i])
-        note_following(work, i, entry, following);
+    if (!work->status[i])
+        note_following(work, i, from, following);
 }
 
 static void map_pages(struct pgs_mock_work *work, uint32_t first, uint32_t n)
