@@ -91,6 +91,8 @@ static void watch_all(int machine, bool private_first)
     if (!private_first) {
         ck_assert_int_eq(watch(fd, &rig, 0, 1), -EBUSY);
         ck_assert_int_eq(watch(fd, &rig, 0, GFNS), -EBUSY);
+        ck_assert_int_eq(rig.ops->depopulate(rig.guests[0].impl, 1, 1),
+                         PGSHARE_ERR_BUSY);
         ck_assert_int_eq(rig_write(&rig, 0, 2), 0);
         rig_settle(&rig);
         make_private(&rig, dom);

@@ -187,6 +187,8 @@ struct pgs_kvm_budget {
     uint64_t refused; /* pages, again each time */
 };
 
+/* vm.max_map_count, -1: it cannot be read. */
+int64_t pgs_budget_limit(void);
 void pgs_budget_init(struct pgs_kvm_budget *budget, uint64_t spare);
 void pgs_budget_fini(struct pgs_kvm_budget *budget);
 /* Counts, if that is due. It takes a while: no lock should be held. */

@@ -72,24 +72,24 @@ static int64_t count_mappings(void)
     return got < 0 ? -1 : n;
 }
 
-static uint64_t read_limit(void)
+int64_t pgs_budget_limit(void)
 {
     char text[32] = "";
     int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
     ssize_t got;
 
     if (fd < 0)
-        return PGS_MAPPINGS_USUAL;
+        return -1;
     got = read(fd, text, sizeof(text) - 1);
     close(fd);
-    return got > 0 ? strtoull(text, NULL, 10) : PGS_MAPPINGS_USUAL;
+    return got > 0 ? strtoll(text, NULL, 10) : -1;
 }
 
 /* Lock held. */
 static void look(struct pgs_kvm_budget *budget)
 {
-    uint64_t limit = read_limit();
-    int64_t n = count_mappings();
+    int64_t known = pgs_budget_limit(), n = count_mappings();
+    uint64_t limit = known < 0 ? PGS_MAPPINGS_USUAL : (uint64_t)known;
 
     budget->limit = limit > budget->spare ? limit - budget->spare : 0;
     budget->looked_ns = now_ns();

@@ -189,11 +189,23 @@ static bool is_mapping(enum pgs_kvm_kind kind)
     return kind == KIND_FRAME;
 }
 
+/* Lock held. While the guest is suspended others may watch its memory, from where
+ * it cannot be taken. */
+static bool is_out_of_reach(struct pgs_kvm_work *work, uint32_t first,
+                            uint32_t n)
+{
+    if (work->guest->suspended)
+        memset(work->status + first, PGSHARE_ERR_BUSY, n);
+    return work->guest->suspended;
+}
+
 static void discard(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 {
     struct pgshare_kvm_guest *guest = work->guest;
     uint64_t gfn = work->op->gfn;
 
+    if (is_out_of_reach(work, first, n))
+        return;
     for (uint32_t i = first; i < first + n; i++)
         if (pgs_kind(guest, gfn + i) == KIND_UNTOLD)
             pgs_set_kind(guest, gfn + i, KIND_LEFT, NO_PLACE);
@@ -221,19 +233,9 @@ static void discard(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
     }
 }
 
-/* While the guest is suspended others may watch its memory, from where it cannot
- * be taken. */
-static void take_span(struct pgs_kvm_work *work, pgs_kvm_span *span)
-{
-    if (work->guest->suspended)
-        work->result = PGSHARE_ERR_BUSY;
-    else
-        pgs_each_span(work, span);
-}
-
 void pgs_kvm_op_discard(struct pgs_kvm_work *work)
 {
-    take_span(work, discard);
+    pgs_each_span(work, discard);
 }
 
 static void reclaim(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
@@ -241,6 +243,8 @@ static void reclaim(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
     struct pgshare_kvm_guest *guest = work->guest;
     uint64_t gfn = work->op->gfn;
 
+    if (is_out_of_reach(work, first, n))
+        return;
     pgs_home(guest, gfn + first, n, work->status + first);
     for (uint32_t i = first; i < first + n; i++) {
         if (!work->status[i] && pgs_kind(guest, gfn + i) != KIND_ANON)
@@ -252,7 +256,7 @@ static void reclaim(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 
 void pgs_kvm_op_reclaim(struct pgs_kvm_work *work)
 {
-    take_span(work, reclaim);
+    pgs_each_span(work, reclaim);
 }
 
 /* ---- memory comes ------------------------------------------------------ */

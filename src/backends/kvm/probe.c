@@ -12,14 +12,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #define PR_GET_MEMORY_MERGE_ 68
-#define MAPPINGS_PLENTY 65530
 
 static void say(struct pgshare_kvm_probe *probe, uint32_t verdict,
                 int64_t value, const char *text)
@@ -125,26 +123,13 @@ static void memfd(struct pgshare_kvm_probe *probe)
     }
 }
 
-static int64_t read_number(const char *path)
-{
-    FILE *file = fopen(path, "re");
-    long long number = -1;
-
-    if (!file)
-        return -1;
-    if (fscanf(file, "%lld", &number) != 1)
-        number = -1;
-    fclose(file);
-    return number;
-}
-
 static void mappings(struct pgshare_kvm_probe *probe)
 {
-    int64_t limit = read_number("/proc/sys/vm/max_map_count");
+    int64_t limit = pgs_budget_limit();
 
     if (limit < 0)
         say(probe, PGSHARE_KVM_LESS, 0, "vm.max_map_count cannot be read");
-    else if (limit <= MAPPINGS_PLENTY)
+    else if (limit <= PGS_MAPPINGS_USUAL)
         say(probe, PGSHARE_KVM_LESS, limit,
             "a process may have few mappings, and single shared pages cost one "
             "or two each; raise vm.max_map_count to share more");

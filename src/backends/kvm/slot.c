@@ -193,6 +193,7 @@ void pgs_slot_release(struct pgshare_kvm_guest *guest,
 int pgshare_kvm_slot_remove(struct pgshare_kvm_guest *guest, uint64_t gfn)
 {
     struct pgs_kvm_slot *slot = NULL;
+    bool suspended;
     uint64_t handle;
     int r = 0;
 
@@ -203,7 +204,10 @@ int pgshare_kvm_slot_remove(struct pgshare_kvm_guest *guest, uint64_t gfn)
             slot = &guest->slots[i];
     if (!slot)
         return PGSHARE_ERR_RANGE;
-    if (guest->suspended)
+    pthread_mutex_lock(&guest->lock);
+    suspended = guest->suspended;
+    pthread_mutex_unlock(&guest->lock);
+    if (suspended)
         return PGSHARE_ERR_BUSY;
     handle = pgshare_kvm_handle(guest);
     if (handle)
