@@ -25,6 +25,7 @@ PGSHARE_BEGIN_DECLS
  * The guest's allocator has freed the pages: their content does not matter
  * any more and reads as zero or as what it was.
  * @return 0, ::PGSHARE_ERR_NODOMAIN, ::PGSHARE_ERR_RANGE, ::PGSHARE_ERR_HOLE,
+ * ::PGSHARE_ERR_INPROGRESS (a hole is becoming memory this instant: call again),
  * ::PGSHARE_ERR_READONLY, ::PGSHARE_ERR_FORKED. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_free(struct pgshare_host *host,
@@ -45,8 +46,8 @@ PGSHARE_EXPORT int pgshare_declare_scrub(struct pgshare_host *host,
  * The guest's allocator hands the pages out. To be called before the guest may
  * use them; from the return on their content counts. A page that the zero
  * frame stands for stays so until its first write, which copies nothing.
- * @return as pgshare_declare_free(), and ::PGSHARE_ERR_INPROGRESS (a page is
- * being given up for the zero frame this instant: call again). @since 0.1
+ * @return as pgshare_declare_free(); ::PGSHARE_ERR_INPROGRESS also where a page
+ * is being given up for the zero frame this instant. @since 0.1
  */
 PGSHARE_EXPORT int pgshare_declare_allocated(struct pgshare_host *host,
                                              uint64_t dom, uint64_t gfn,

@@ -27,7 +27,7 @@ static uint64_t cycle_errors(const struct record *r)
 
         if (!(flags & P_PRESENT) ||
             flags & (P_MAYBE | P_VOLATILE | P_RECLAIMED | P_GOING))
-            legal |= E(HOLE);
+            legal |= E(HOLE) | E(INPROGRESS);
         if (flags & (P_READ_ONLY | P_READ_ONLY_MAYBE))
             legal |= E(READONLY);
     }

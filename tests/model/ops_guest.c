@@ -294,6 +294,7 @@ void op_populate(struct world *w, const struct record *r)
     world_say(w, "populate %u:%" PRIu64 "+%u", (unsigned)(g - w->guests),
               op_gfn(r), r->count);
     legal |= E(EXISTS); /* a hole that the library has not heard of yet */
+    legal |= E(BUSY);   /* an operation whose answer does not come has one */
     op_mine(w, g, op_gfn(r), r->count);
     error = pgshare_mock_populate(g->mock, op_gfn(r), r->count);
     op_mine(w, NULL, 0, 0);

@@ -216,8 +216,13 @@ static void cycle(struct actor *a, uint64_t i)
     static const uint8_t zeroes[PGSHARE_PAGE_SIZE];
     struct pgshare_host *host = a->stress->host;
     uint64_t gfn = a->first + i;
-    int r = pgshare_declare_free(host, a->dom, gfn, 1);
+    int r;
 
+    do { /* it may be a hole, by the library's books, a moment longer */
+        r = pgshare_declare_free(host, a->dom, gfn, 1);
+    } while (r == PGSHARE_ERR_INPROGRESS && !atomic_load(&a->stress->stop));
+    if (r == PGSHARE_ERR_INPROGRESS)
+        return;
     if (r) {
         blame(a->stress, "free: %s", pgshare_error_name(r));
         return;

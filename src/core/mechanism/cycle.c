@@ -15,7 +15,9 @@
  * be on its way to the zero frame, past the point where its content could be
  * had back; the guest may not use it before that has ended. So FREE is cleared
  * by one compare-and-swap from a word without BUSY. A page that is not free is
- * on no such way, and is never waited for.
+ * on no such way, and is never waited for. Nor is a hole that is becoming memory:
+ * where the guest may have used that already, and we have not heard of it yet,
+ * a declaration is to be made again.
  *
  * Pages that become free may be given up for the zero frame; the policy is told
  * of them, and decides.
@@ -52,7 +54,7 @@ static int declare(struct pgs_domain *domain, uint64_t gfn, declaration change)
         int r;
 
         if (pgs_word_state(word) == PGS_HOLE)
-            return PGSHARE_ERR_HOLE;
+            return word & PGS_BUSY ? PGSHARE_ERR_INPROGRESS : PGSHARE_ERR_HOLE;
         if (word & PGS_ATTR_READONLY)
             return PGSHARE_ERR_READONLY;
         r = change(word, &next);
