@@ -43,6 +43,7 @@ void pgs_bench_analyze(struct pgs_bench *bench);
 void pgs_bench_kvm_merge(struct pgs_bench *bench);
 void pgs_bench_kvm_stall(struct pgs_bench *bench);
 void pgs_bench_kvm_fault(struct pgs_bench *bench);
+void pgs_bench_kvm_fork(struct pgs_bench *bench);
 void pgs_bench_kvm_steady(struct pgs_bench *bench);
 void pgs_bench_kvm_net(struct pgs_bench *bench);
 

@@ -64,6 +64,13 @@ METRICS = {
     "kvm-steady": ["a pass over 1 GiB of which nothing was written, beside KSM",
                    "a new duplicate is shared"],
     "kvm-net": ["memory gained"],
+    "kvm-fork": [
+        "freezing a stub",
+        "a child of 1 GiB that reads 10 % and writes 1 %",
+        "mapping a child",
+        "mappings of a child",
+        "memory of a child's own",
+    ],
 }
 
 # Needs what pgshare_kvm_probe() looks at; without it there is a note.

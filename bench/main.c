@@ -44,6 +44,7 @@ static const struct {
     { "kvm-steady", "passes over memory that nobody writes to",
       pgs_bench_kvm_steady },
     { "kvm-net", "memory really gained", pgs_bench_kvm_net },
+    { "kvm-fork", "children of a frozen stub", pgs_bench_kvm_fork },
 #endif
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))
