@@ -54,6 +54,7 @@ enum pgshare_kvm_feature {
     PGSHARE_KVM_PROTECT,  /**< write protection, of files in memory too */
     PGSHARE_KVM_LOG,      /**< asynchronous write protection */
     PGSHARE_KVM_PAGEMAP,  /**< PAGEMAP_SCAN: breaks are found */
+    PGSHARE_KVM_READ,     /**< process_vm_readv() of its own memory */
     PGSHARE_KVM_MEMFD,    /**< files in memory, for the frames */
     PGSHARE_KVM_MAPPINGS, /**< vm.max_map_count */
     PGSHARE_KVM_KSM,      /**< PR_SET_MEMORY_MERGE is off */
@@ -195,7 +196,8 @@ PGSHARE_EXPORT struct pgshare_kvm_guest *pgshare_kvm_guest_free(
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_EXISTS,
  * ::PGSHARE_ERR_NOFRAME (what it shared in its last host could not be made
  * private), ::PGSHARE_ERR_BUSY (it left suspended, and another userfaultfd is
- * registered), or an error of pgshare_domain_add(). @since 0.1 */
+ * registered), or an error of pgshare_domain_add() or pgshare_domain_ram_add().
+ * @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_join(struct pgshare_kvm_guest *guest,
                                     struct pgshare_host *host, uint64_t group);
 
@@ -238,9 +240,17 @@ PGSHARE_EXPORT const char *pgshare_kvm_why_text(uint32_t why);
 /** The slot's pages are not memory yet: holes. */
 #define PGSHARE_KVM_SLOT_EMPTY (1u << 0)
 
+/** KVM lets the guest not write to the slot (KVM_MEM_READONLY; firmware, say).
+ * In kernel mode only such memory can be declared read-only
+ * (pgshare_declare_read_only(), else ::PGSHARE_ERR_NOTSUP): KVM stops the write,
+ * and the VMM tells of it (pgshare_kvm_exit()). In a trapped guest any memory can,
+ * and the library stops whoever writes there, but while the guest is suspended;
+ * he sleeps until a signal comes, or the range ends. */
+#define PGSHARE_KVM_SLOT_READONLY (1u << 1)
+
 /**
  * Adds a slot: the memory of GFNs gfn … gfn+count-1 lies at `at`.
- * @param[in] flags ::PGSHARE_KVM_SLOT_EMPTY or 0
+ * @param[in] flags ::PGSHARE_KVM_SLOT_EMPTY | ::PGSHARE_KVM_SLOT_READONLY
  * @param[out] ret_why NULL, or with ::PGSHARE_ERR_NOTSUP and
  * ::PGSHARE_ERR_EXISTS the reason (enum pgshare_kvm_why)
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_RANGE,
@@ -272,6 +282,68 @@ PGSHARE_EXPORT int pgshare_kvm_ram_add(struct pgshare_kvm_guest *guest,
  * and none of it was given back; call again. @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_ram_remove(struct pgshare_kvm_guest *guest,
                                           uint64_t gfn, uint64_t count);
+
+/**
+ * Drops the content of pages that stay memory, and gives their memory back
+ * (free page reporting, a discard by the guest): they read as zeroes. The guest
+ * must not touch them meanwhile. A page of which that cannot be done, since it is
+ * held or a hole, keeps what it has.
+ * @param[out] ret_done NULL, or how many pages were dropped
+ * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_RANGE,
+ * ::PGSHARE_ERR_INPROGRESS (an operation has one of the pages and does not end:
+ * it may be dropped any time later, and is not shared any more). @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_kvm_discard(struct pgshare_kvm_guest *guest,
+                                       uint64_t gfn, uint64_t count,
+                                       uint64_t *ret_done);
+
+/* Virtual machines */
+
+/**
+ * Can a virtual machine's guest share? KVM has to follow the process's mappings
+ * (KVM_CAP_SYNC_MMU). Needs no backend; the descriptor is not kept.
+ * @param[in] vm what KVM_CREATE_VM answered
+ * @return 0, ::PGSHARE_ERR_INVALID (that is no VM), ::PGSHARE_ERR_NOTSUP.
+ * @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_kvm_vm_check(int vm);
+
+/** What the library says of a vCPU's exit. @since 0.1 */
+enum pgshare_kvm_exit_verdict {
+    PGSHARE_KVM_EXIT_OTHER = 0, /**< it is no concern of the library's */
+    PGSHARE_KVM_EXIT_AGAIN,     /**< the memory is there now: run the vCPU */
+    PGSHARE_KVM_EXIT_REFUSED    /**< a write to a read-only range: it was
+                                 *   reported, and is not done. When the vCPU
+                                 *   runs on, KVM skips it after MMIO, and tries
+                                 *   it again after a memory fault */
+};
+
+/**
+ * @struct pgshare_kvm_exit
+ * The answer to an exit.
+ */
+struct pgshare_kvm_exit {
+    size_t size;
+    uint32_t verdict; /**< enum pgshare_kvm_exit_verdict */
+    uint32_t reserved;
+    uint64_t gfn;     /**< the page, unless the verdict is OTHER */
+};
+
+struct kvm_run;
+
+/**
+ * What is to be done about an exit? Called when KVM_RUN returned, whatever the
+ * reason: a write to read-only memory (KVM_EXIT_MMIO), or EFAULT with
+ * KVM_EXIT_MEMORY_FAULT. A full dirty ring is the VMM's own to empty: the
+ * library has a log of its own. What the VMM has made read-only by mprotect() is
+ * not recognised.
+ * @param[in] run the vCPU's, with `exit_reason` as KVM left it (0 where KVM_RUN
+ * failed and KVM_CAP_MEMORY_FAULT_INFO is missing)
+ * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI. @since 0.1
+ */
+PGSHARE_EXPORT int pgshare_kvm_exit(struct pgshare_kvm_guest *guest,
+                                    const struct kvm_run *run,
+                                    struct pgshare_kvm_exit *ret_exit);
 
 PGSHARE_END_DECLS
 

@@ -68,6 +68,7 @@ static void check_all(void)
     PLAIN(pgshare_guest_ring_request, 16);
     SIZED(pgshare_host_options, reserved, 112);
     SIZED(pgshare_host_stats, hint_to_share, 840);
+    SIZED(pgshare_kvm_exit, gfn, 24);
     SIZED(pgshare_kvm_guest_options, generation, 24);
     SIZED(pgshare_kvm_info, faults, 96);
     SIZED(pgshare_kvm_options, reserved, 16);

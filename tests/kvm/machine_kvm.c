@@ -340,7 +340,7 @@ static const struct machine_ops kvm_ops = {
 
 const struct machine machines[] = {
     { "kernel", ALL | CAN_HARVEST, 0, 0, 0, &kvm_ops },
-    { "trapped", ALL | CAN_RESOLVE | CAN_TAKE_LAST, PGSHARE_KVM_TRAPPED, 0, 0,
-      &kvm_ops },
+    { "trapped", ALL | CAN_RESOLVE | CAN_TAKE_LAST | CAN_READ_ONLY,
+      PGSHARE_KVM_TRAPPED, 0, 0, &kvm_ops },
 };
 const unsigned n_machines = sizeof(machines) / sizeof(machines[0]);

@@ -22,6 +22,9 @@ static void work(struct rig *rig)
     uint64_t a = rig_dom(rig, 0), b = rig_dom(rig, 1), tickets[4];
 
     rig_share(rig, 0, 0, 1, 0, PAGES);
+    rig_fill(rig, 0, 0, PAGES, 7); /* broken, and as they were */
+    pgshare_host_settle(rig->host, SECOND);
+    rig_share(rig, 1, 0, 0, 0, PAGES);
     rig_write(rig, 0, 1);
     rig_write(rig, 1, 2);
     rig_write(rig, 1, 3);
@@ -33,6 +36,9 @@ static void work(struct rig *rig)
     pgshare_mark_ro(rig->host, a, 20, 4, tickets, NULL);
     rig_write(rig, 0, 20);
     pgshare_unmark(rig->host, a, 20, 4, NULL, NULL);
+    pgshare_declare_read_only(rig->host, a, 22, 2, 1);
+    rig_share(rig, 0, 22, 1, 22, 2);
+    pgshare_declare_read_only(rig->host, a, 22, 2, 0);
     pgshare_unshare(rig->host, b, 0, 4, NULL);
     pgshare_declare_volatile(rig->host, b, 30, 2, NULL);
     pgshare_declare_withdraw(rig->host, b, 30, 2, NULL);

@@ -4,105 +4,29 @@
  * vCPUs, the kernel on behalf of the VMM, and disks, by O_DIRECT. No write may
  * be lost, whoever was first.
  *
- * Disk reads are submitted (Linux AIO) into pages that are equal to others, which
- * a thread shares all the while: before, during and after.
+ * Disk reads are submitted into pages that are equal to others, which a thread
+ * shares all the while: before, during and after.
  */
 #include "contract/rig.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "kvm/disk.h"
+#include "kvm/engine.h"
+
 #include <inttypes.h>
-#include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#define RUN 16u /* pages read at a time */
-#define READS 10000u
-#define BLOCKS 256u
-
-/* ---- disks ------------------------------------------------------------- */
-
-static void fill_block(uint64_t block, uint8_t *ret_bytes)
-{
-    for (unsigned i = 0; i < PAGE / sizeof(block); i++)
-        ((uint64_t *)(void *)ret_bytes)[i] = (block + 1) << 32 | i;
-}
-
-/* A file that can be read past the page cache; -1: not here. */
-static int make_disk(void)
-{
-    _Alignas(4096) static uint8_t bytes[PGSHARE_PAGE_SIZE];
-    char name[] = "pgshare-disk-XXXXXX";
-    int fd = mkostemp(name, O_CLOEXEC);
-    int direct;
-
-    if (fd < 0)
-        return -1;
-    direct = open(name, O_RDONLY | O_DIRECT | O_CLOEXEC);
-    unlink(name);
-    for (uint64_t i = 0; direct >= 0 && i < BLOCKS; i++) {
-        fill_block(i, bytes);
-        ck_assert_int_eq(pwrite(fd, bytes, PAGE, (off_t)(i * PAGE)), PAGE);
-    }
-    fsync(fd);
-    close(fd);
-    return direct;
-}
-
-struct reading {
-    uint64_t gfn;
-    uint64_t block;
-    void *at;
-};
-
-static void submit(aio_context_t aio, int disk, struct reading *reads)
-{
-    struct iocb blocks[RUN] = { 0 };
-    struct iocb *list[RUN];
-    long done = 0;
-
-    for (unsigned i = 0; i < RUN; i++) {
-        blocks[i].aio_fildes = (uint32_t)disk;
-        blocks[i].aio_lio_opcode = IOCB_CMD_PREAD;
-        blocks[i].aio_buf = (uintptr_t)reads[i].at;
-        blocks[i].aio_nbytes = PAGE;
-        blocks[i].aio_offset = (int64_t)(reads[i].block * PAGE);
-        list[i] = &blocks[i];
-    }
-    while (done < RUN) {
-        long n = syscall(SYS_io_submit, aio, (long)RUN - done, list + done);
-
-        ck_assert_int_gt(n, 0);
-        done += n;
-    }
-}
-
-static void await(aio_context_t aio)
-{
-    struct io_event events[RUN];
-    long left = RUN;
-
-    while (left > 0) {
-        long n = syscall(SYS_io_getevents, aio, 1L, left, events, NULL);
-
-        ck_assert_int_gt(n, 0);
-        for (long i = 0; i < n; i++)
-            ck_assert_int_eq(events[i].res, PAGE);
-        left -= n;
-    }
-}
+#define READS 10000u      /* by Linux AIO */
+#define OTHER_READS 400u /* by each other way */
 
 /* Shares the two guests' pages, now from the one and now from the other. */
 struct sharer {
     pthread_t thread;
     struct rig *rig;
     _Atomic bool stop;
-    uint64_t shared;
+    _Atomic uint64_t shared;
     uint64_t raced; /* a read was under way to them */
 };
 
@@ -110,7 +34,7 @@ static void *share_on(void *ctx)
 {
     struct sharer *sharer = ctx;
     struct rig *rig = sharer->rig;
-    int8_t results[2 * RUN];
+    int8_t results[2 * READINGS];
     struct pgshare_call call = { .size = sizeof(call),
                                  .timeout_ns = SECOND,
                                  .results = results };
@@ -121,12 +45,12 @@ static void *share_on(void *ctx)
             .flags = PGSHARE_SHARE_MARK,
             .source_dom = rig_dom(rig, turn % 2),
             .client_dom = rig_dom(rig, 1 - turn % 2),
-            .count = 2 * RUN,
+            .count = 2 * READINGS,
         };
 
         pgshare_share(rig->host, &request, &call);
-        sharer->shared += call.done;
-        for (unsigned i = 0; i < 2 * RUN; i++)
+        atomic_fetch_add(&sharer->shared, call.done);
+        for (unsigned i = 0; i < 2 * READINGS; i++)
             sharer->raced += results[i] == PGSHARE_ERR_BUSY;
         usleep(200); /* faults have their turn */
     }
@@ -136,50 +60,98 @@ static void *share_on(void *ctx)
 /* Reads of random blocks into one of each two pages. */
 static void choose(struct rig *rig, uint64_t *word, struct reading *reads)
 {
-    for (unsigned i = 0; i < RUN; i++) {
+    for (unsigned i = 0; i < READINGS; i++) {
         *word = *word * UINT64_C(6364136223846793005) + 1442695040888963407u;
         reads[i].gfn = 2 * i + (*word >> 63);
-        reads[i].block = (*word >> 32) % BLOCKS;
+        reads[i].block = (*word >> 32) % DISK_BLOCKS;
         reads[i].at = rig->ops->address(rig->guests[0].impl, reads[i].gfn);
     }
 }
 
-START_TEST(disk_reads_into_pages_that_are_being_shared_are_never_lost)
+/* So many reads with sharing going on beside them, or more, until some has come
+ * about. */
+static void race(struct rig *rig, struct reader *reader, uint64_t reads)
 {
+    struct sharer sharer = { .rig = rig };
     uint64_t word = pgs_test_seed();
-    struct sharer sharer = { .shared = 0 };
-    aio_context_t aio = 0;
-    struct rig rig;
-    int disk = make_disk();
 
-    if (disk < 0 || syscall(SYS_io_setup, (long)RUN, &aio))
-        pgs_skip("files cannot be read with O_DIRECT and Linux AIO here");
-    rig_open(&rig, _i);
-    rig_guest(&rig);
-    rig_guest(&rig);
-    sharer.rig = &rig;
     ck_assert_int_eq(pthread_create(&sharer.thread, NULL, share_on, &sharer),
                      0);
-    for (uint64_t n = 0; n < READS; n += RUN) {
-        struct reading reads[RUN];
+    for (uint64_t n = 0; n < reads || (!atomic_load(&sharer.shared) &&
+                                       n < 100 * reads);
+         n += READINGS) {
+        struct reading readings[READINGS];
 
-        rig_fill(&rig, 0, 0, 2 * RUN, n + 1);
-        rig_fill(&rig, 1, 0, 2 * RUN, n + 1);
-        choose(&rig, &word, reads);
-        submit(aio, disk, reads);
-        await(aio);
-        for (unsigned i = 0; i < RUN; i++)
-            fill_block(reads[i].block, rig.guests[0].shadow[reads[i].gfn]);
-        rig_check_content(&rig);
+        rig_fill(rig, 0, 0, 2 * READINGS, n + 1);
+        rig_fill(rig, 1, 0, 2 * READINGS, n + 1);
+        choose(rig, &word, readings);
+        reader_submit(reader, readings);
+        reader_await(reader);
+        for (unsigned i = 0; i < READINGS; i++)
+            disk_block(readings[i].block,
+                       rig->guests[0].shadow[readings[i].gfn]);
+        rig_check_content(rig);
     }
     atomic_store(&sharer.stop, true);
     pthread_join(sharer.thread, NULL);
-    printf("%s: %" PRIu64 " pages shared, %" PRIu64 " found pinned by a read\n",
-           rig.machine->name, sharer.shared, sharer.raced);
-    ck_assert_uint_gt(sharer.shared, 0);
-    syscall(SYS_io_destroy, aio);
-    close(disk);
+    printf("%s, %s: %" PRIu64 " pages shared, %" PRIu64 " found pinned by a "
+           "read\n",
+           rig->machine->name, reader->engine->name,
+           atomic_load(&sharer.shared), sharer.raced);
+    ck_assert_uint_gt(atomic_load(&sharer.shared), 0);
+}
+
+static void race_on(int machine, const struct engine *engine, int disk,
+                    uint64_t reads)
+{
+    struct reader reader;
+    struct rig rig;
+
+    if (disk < 0 || reader_open(&reader, engine, disk))
+        pgs_skip("files cannot be read in this way here, past the page cache");
+    rig_open(&rig, machine);
+    rig_guest(&rig);
+    rig_guest(&rig);
+    race(&rig, &reader, reads);
+    reader_close(&reader);
     rig_close(&rig);
+}
+
+START_TEST(disk_reads_into_pages_that_are_being_shared_are_never_lost)
+{
+    int disk = disk_new();
+
+    race_on(_i, &engine_aio, disk, READS);
+    close(disk);
+}
+END_TEST
+
+START_TEST(nor_are_those_by_io_uring)
+{
+    int disk = disk_new();
+
+    race_on(_i, &engine_uring, disk, OTHER_READS * pgs_test_scale());
+    close(disk);
+}
+END_TEST
+
+START_TEST(nor_are_those_by_pread)
+{
+    int disk = disk_new();
+
+    race_on(_i, &engine_pread, disk, OTHER_READS * pgs_test_scale());
+    close(disk);
+}
+END_TEST
+
+START_TEST(nor_are_those_of_a_disk_that_takes_its_time)
+{
+    struct slow_disk slow;
+
+    if (slow_disk_open(&slow))
+        pgs_skip("no disk can be slowed down here (needs root, and FUSE)");
+    race_on(_i, &engine_aio, slow.disk, OTHER_READS * pgs_test_scale());
+    slow_disk_close(&slow);
 }
 END_TEST
 
@@ -281,6 +253,9 @@ END_TEST
 
 static const struct contract_test tests[] = {
     { &disk_reads_into_pages_that_are_being_shared_are_never_lost, CAN_SHARE },
+    { &nor_are_those_by_io_uring, CAN_SHARE },
+    { &nor_are_those_by_pread, CAN_SHARE },
+    { &nor_are_those_of_a_disk_that_takes_its_time, CAN_SHARE },
     { &writes_while_pages_are_shared_are_never_lost, CAN_SHARE },
 };
 

@@ -193,8 +193,11 @@ static void cycle(struct actor *a, uint64_t i)
     static const unsigned char zeroes[PGSHARE_PAGE_SIZE];
     struct stress *s = a->stress;
     uint64_t gfn = a->first + i, dom = dom_of(s, a->guest);
-    int r = pgshare_declare_free(s->host, dom, gfn, 1);
+    int r;
 
+    do { /* it may be a hole, by the library's books, a moment longer */
+        r = pgshare_declare_free(s->host, dom, gfn, 1);
+    } while (r == PGSHARE_ERR_INPROGRESS);
     if (r) {
         blame(s, "free: %s", pgshare_error_name(r));
         return;

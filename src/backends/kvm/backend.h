@@ -22,7 +22,7 @@
  * Locks, outer before inner: `hearing` → `kvm->lock` → guest->lock →
  * pool->lock, `kvm->hold.lock`, `kvm->budget.lock`. None is held when the sink
  * or the host is called, nor when guest memory is touched in a way that our own
- * userfaultfd may stop; nor then the kernel's lock of a pool's file (scratch.c).
+ * userfaultfd may stop (scratch.c).
  */
 #ifndef PGS_KVM_BACKEND_H
 #define PGS_KVM_BACKEND_H
@@ -42,6 +42,7 @@
 #define POOLS_MAX 65535u
 #define SCRATCHES 4u
 #define SCRATCH_PAGES 64u
+#define COMPARE_PAGES 32u
 
 enum pgs_kvm_kind {
     KIND_HOLE,
@@ -108,8 +109,6 @@ static inline unsigned char *pgs_stage_at(const struct pgs_kvm_hold *hold,
 /* ---- pool.c: frames ---------------------------------------------------- */
 
 #define POOL_SHIFT 40
-#define VIEW_PAGES ((uint64_t)1 << 22)
-#define VIEWS_MAX 4096u
 
 /* A count of mappings + 1; 0: no frame (any more). */
 #define COUNT_LIVE 1u
@@ -139,7 +138,6 @@ struct pgs_kvm_pool {
     uint64_t size;   /* of the file, in chunks */
     struct pgs_kvm_chunk **chunk;
     uint64_t room;
-    unsigned char *view[VIEWS_MAX];
 };
 
 struct pgs_kvm_pool *pgs_pool_get(struct pgshare_kvm *kvm, uint64_t group);
@@ -156,7 +154,9 @@ uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
 /* Where a page of the guest would be published; NO_PLACE: it has no image. */
 uint64_t pgs_pool_home(struct pgs_kvm_pool *pool,
                        const struct pgshare_kvm_guest *guest, uint64_t gfn);
-const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place);
+/* The bytes of `n` frames in a row; false: they cannot be had. */
+bool pgs_pool_read(const struct pgs_kvm_pool *pool, uint64_t place, uint32_t n,
+                   unsigned char *ret_bytes);
 bool pgs_pool_is_live(struct pgs_kvm_pool *pool, uint64_t place);
 bool pgs_pool_map(struct pgs_kvm_pool *pool, uint64_t place);
 void pgs_pool_unmap(struct pgs_kvm_pool *pool, uint64_t place);
@@ -225,6 +225,7 @@ struct pgs_kvm_slot {
 #define ATTRIBUTE_DONTFORK 1u
 #define ATTRIBUTE_DONTDUMP 2u
 #define ATTRIBUTE_HUGE 4u
+#define ATTRIBUTE_READONLY 8u /* nobody writes there */
 
 struct pgshare_kvm_guest {
     struct pgshare_kvm *kvm;
@@ -244,9 +245,14 @@ struct pgshare_kvm_guest {
     uint8_t *kind;
     uint32_t *place;
     uint64_t *changed; /* bits: written as far as the log cannot tell */
+    uint64_t *readonly; /* bits, in a trapped guest; so many are set: */
+    uint64_t n_readonly;
+    uint64_t guarded; /* how often a page became read-only */
     uint16_t *watched; /* per chunk: FRAME, ZERO, MARKED, UNTOLD */
     uint32_t *home;    /* per chunk: its chunk in the pool + 1, 0: image's */
     uint64_t image;    /* + 1; 0: it has published nothing */
+    unsigned char *mine; /* [COMPARE_PAGES] pages, to be compared … */
+    unsigned char *theirs; /* … with these */
 };
 
 /* A fault that could not be resolved at once. */
@@ -254,15 +260,15 @@ struct pgs_kvm_waiting {
     struct pgshare_kvm_guest *guest;
     uint64_t gfn;
     uint64_t due; /* CLOCK_MONOTONIC, ns */
+    bool refused; /* the write may not be done: it may try again then */
 };
 
 #define WAITING_MAX 256u
 
-/* A file in memory that guests' pages are copied to, and its mapping. */
+/* Room that guests' pages are copied to. */
 struct pgs_kvm_scratch {
     pthread_mutex_t lock;
-    int fd;
-    const unsigned char *bytes; /* SCRATCH_PAGES of them */
+    unsigned char *bytes; /* [SCRATCH_PAGES] pages */
 };
 
 struct pgshare_kvm {
@@ -312,6 +318,13 @@ static inline uint64_t pgs_place(const struct pgshare_kvm_guest *guest,
     return (uint64_t)(guest->kind[gfn] >> KIND_BITS) << 32 | guest->place[gfn];
 }
 
+static inline bool pgs_is_readonly(const struct pgshare_kvm_guest *guest,
+                                   uint64_t gfn)
+{
+    return guest->n_readonly &&
+           guest->readonly[gfn / 64] & UINT64_C(1) << gfn % 64;
+}
+
 static inline uint64_t pgs_seq(struct pgshare_kvm_guest *guest)
 {
     return atomic_fetch_add_explicit(&guest->seq, 1, memory_order_relaxed) + 1;
@@ -340,6 +353,14 @@ int pgs_guest_privatise(struct pgshare_kvm_guest *guest);
 
 extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
 
+/* guard.c, all but the last with the lock held */
+
+/* The read-only pages among these are protected again; all in one slot. */
+int pgs_guard(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t n);
+/* Read-only no more; who waits for that goes on. */
+void pgs_unguard(struct pgshare_kvm_guest *guest, uint64_t gfn);
+void pgs_unguard_all(struct pgshare_kvm_guest *guest);
+
 /* suspend.c */
 /* The memory is the library's to watch again. PGSHARE_ERR_BUSY: somebody else
  * still does. PGSHARE_ERR_NOMEM. */
@@ -355,6 +376,9 @@ void pgs_slot_release(struct pgshare_kvm_guest *guest,
 /* vma.c */
 int pgs_vma_check(const void *at, uint64_t bytes, uint32_t *ret_attributes,
                   uint32_t *ret_why);
+/* Memory that holds what guests' pages held: neither for children nor for core
+ * files. */
+void pgs_keep_private(const void *at, size_t bytes);
 void pgs_vma_restore(const struct pgs_kvm_slot *slot, const void *at,
                      size_t bytes);
 int pgs_vma_arm(const struct pgshare_kvm_guest *guest, const void *at,
@@ -389,14 +413,17 @@ struct pgs_kvm_window {
     unsigned char *at;
     int8_t *status;
     uint8_t state[CHUNK];
+    bool filled[CHUNK];  /* OUT, and known not to be all zeroes */
+    bool nothing[CHUNK]; /* there was no memory when it was opened, if … */
+    bool looked;
 };
 
 int pgs_window_open(struct pgs_kvm_window *window,
                     struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
                     int8_t *status);
-/* The bytes of a page that is OUT. */
-const unsigned char *pgs_window_bytes(const struct pgs_kvm_window *window,
-                                      uint32_t i);
+/* The bytes of pages that are OUT, all of them; false: they cannot be had. */
+bool pgs_window_read(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
+                     unsigned char *ret_bytes);
 void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n);
 /* The page comes back write-protected; false: it does not, its status says
  * why. */
@@ -416,6 +443,10 @@ uint32_t pgs_window_close(struct pgs_kvm_window *window);
  * PGSHARE_ERR_BUSY: it is pinned. */
 void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
               int8_t *status);
+/* Drops the LEFT pages among them that are equal to the frame whose mapping they
+ * lie in: they map it again. status[i]: 0, or why not. Answers how many. */
+uint32_t pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                    int8_t *status);
 /* A mapping of a frame is replaced by one of the frame at `place`, or, with
  * NO_PLACE, by nothing. Answers as MAP. */
 int pgs_remap(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t place);
@@ -425,7 +456,12 @@ int pgs_remap(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t place);
 /* One page: does it have memory of its own, other than the pool's? 1, 0, or an
  * error. */
 int pgs_scan_is_own(struct pgshare_kvm_guest *guest, uint64_t gfn);
-bool pgs_scan_has_memory(const struct pgshare_kvm *kvm, const void *at);
+/* Which of `n` ≤ CHUNK staged pages are memory? */
+void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                     bool *ret_memory);
+/* In which of `n` ≤ CHUNK pages is there nothing, not even a zero page? */
+void pgs_scan_empty(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                    bool *ret_empty);
 bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn);
 int pgs_scan_harvest(struct pgshare_kvm_guest *guest);
 int pgs_scan_changes(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
@@ -450,7 +486,7 @@ void pgs_handler_stop(struct pgshare_kvm *kvm);
 void pgs_handler_kick(struct pgshare_kvm *kvm);
 void pgs_handler_forget(struct pgshare_kvm_guest *guest);
 
-/* ops_share.c, ops_memory.c, suspend.c */
+/* ops_share.c, ops_memory.c, suspend.c, guard.c */
 
 /* An operation at work; `status` and `ids` have room for `op->count`. */
 struct pgs_kvm_work {
@@ -471,6 +507,21 @@ typedef void pgs_kvm_span(struct pgs_kvm_work *work, uint32_t first,
 /* What PROTECT answers: no frame's name. */
 #define PGS_ID_MARKED (UINT64_MAX - 1)
 
+/* compare.c, with the guest's lock held */
+
+/* The place of the frame that page i is to map, NO_PLACE: the zero frame's. */
+uint64_t pgs_target(const struct pgs_kvm_work *work, uint32_t i);
+/* Sets statuses of a window's pages, which are the operation's from `first` on,
+ * that are not what they are to be. */
+void pgs_compare(struct pgs_kvm_work *work, struct pgs_kvm_window *window,
+                 uint32_t first);
+/* Does the page at `at` equal the frame at `place`? 0, PGSHARE_ERR_DIFFERENT,
+ * PGSHARE_ERR_BACKEND. */
+int8_t pgs_page_equals(const struct pgshare_kvm_guest *guest, const void *at,
+                       uint64_t place);
+/* Page i is a mapping of a frame. Does that equal the one it is to map? */
+bool pgs_frame_equals(const struct pgs_kvm_work *work, uint32_t i);
+
 /* Calls `span` for each part of the operation's pages that lies in one slot,
  * with the guest's lock held. */
 void pgs_each_span(struct pgs_kvm_work *work, pgs_kvm_span *span);
@@ -479,7 +530,8 @@ pgs_kvm_op pgs_kvm_op_protect, pgs_kvm_op_unprotect, pgs_kvm_op_publish,
     pgs_kvm_op_map, pgs_kvm_op_merge, pgs_kvm_op_unshare, pgs_kvm_op_release,
     pgs_kvm_op_discard, pgs_kvm_op_reclaim, pgs_kvm_op_grant, pgs_kvm_op_clone,
     pgs_kvm_op_fingerprint, pgs_kvm_op_harvest, pgs_kvm_op_changes,
-    pgs_kvm_op_query, pgs_kvm_op_reserve, pgs_kvm_op_suspend;
+    pgs_kvm_op_query, pgs_kvm_op_reserve, pgs_kvm_op_suspend,
+    pgs_kvm_op_read_only;
 
 extern const struct pgshare_backend_ops pgs_kvm_ops;
 

@@ -133,10 +133,17 @@ static bool make_tables(struct pgshare_kvm_guest *guest)
     guest->kind = table(gfns);
     guest->place = table(gfns * sizeof(*guest->place));
     guest->changed = table((gfns / 64 + 1) * sizeof(*guest->changed));
+    guest->readonly = table((gfns / 64 + 1) * sizeof(*guest->readonly));
     guest->watched = table(chunks_of(gfns) * sizeof(*guest->watched));
     guest->home = table(chunks_of(gfns) * sizeof(*guest->home));
-    return guest->kind && guest->place && guest->changed && guest->watched &&
-           guest->home;
+    guest->mine = table(COMPARE_PAGES * PAGE);
+    guest->theirs = table(COMPARE_PAGES * PAGE);
+    if (guest->mine)
+        pgs_keep_private(guest->mine, COMPARE_PAGES * PAGE);
+    if (guest->theirs)
+        pgs_keep_private(guest->theirs, COMPARE_PAGES * PAGE);
+    return guest->kind && guest->place && guest->changed && guest->readonly &&
+           guest->watched && guest->home && guest->mine && guest->theirs;
 }
 
 static void untable(void *at, uint64_t bytes)
@@ -152,8 +159,11 @@ static void destroy(struct pgshare_kvm_guest *guest)
     untable(guest->kind, gfns);
     untable(guest->place, gfns * sizeof(*guest->place));
     untable(guest->changed, (gfns / 64 + 1) * sizeof(*guest->changed));
+    untable(guest->readonly, (gfns / 64 + 1) * sizeof(*guest->readonly));
     untable(guest->watched, chunks_of(gfns) * sizeof(*guest->watched));
     untable(guest->home, chunks_of(gfns) * sizeof(*guest->home));
+    untable(guest->mine, COMPARE_PAGES * PAGE);
+    untable(guest->theirs, COMPARE_PAGES * PAGE);
     if (guest->uffd >= 0)
         close(guest->uffd);
     pthread_mutex_destroy(&guest->lock);

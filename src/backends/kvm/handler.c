@@ -31,7 +31,7 @@
 #define RETRY_MS 1
 #define IDLE_MS 1000
 #define RETRY_NS UINT64_C(1000000)
-#define REFUSED_NS UINT64_C(1000000000)
+#define REFUSED_NS UINT64_C(2000000000)
 #define MESSAGES 16u
 #define GUESTS_MAX 1024u
 /* A vCPU may wait, but not for ever, before others have their turn. */
@@ -64,7 +64,8 @@ static enum todo show_zeroes(struct pgshare_kvm_guest *guest, uint64_t gfn)
     unsigned char *at = pgs_at(guest, gfn);
 
     pgs_sys_uffd_zero(guest->uffd, at, PAGE);
-    if (pgs_kind(guest, gfn) != KIND_ZERO || !guest->trapped)
+    if (!guest->trapped || (pgs_kind(guest, gfn) != KIND_ZERO &&
+                            !pgs_is_readonly(guest, gfn)))
         return WAKE;
     pgs_sys_uffd_protect(guest->uffd, at, PAGE, true);
     return pgs_scan_is_own(guest, gfn) ? ASK : WAKE;
@@ -88,6 +89,8 @@ static enum todo judge(struct pgshare_kvm_guest *guest, uint64_t gfn,
 
     if (is_let_go(guest, gfn)) /* what is there by now is not ours to mend */
         return WAKE;
+    if (write && pgs_is_readonly(guest, gfn))
+        return ASK;
     switch (pgs_kind(guest, gfn)) {
     case KIND_OWED:
         return ASK;
@@ -127,12 +130,37 @@ static void let_go(struct pgshare_kvm_guest *guest, uint64_t gfn)
     pthread_mutex_unlock(&guest->lock);
 }
 
+/* The vCPU tries again. */
 static void wake(struct pgshare_kvm_guest *guest, uint64_t gfn)
 {
     pthread_mutex_lock(&guest->lock);
     if (pgs_at(guest, gfn))
         pgs_sys_uffd_wake(guest->uffd, pgs_at(guest, gfn), PAGE);
     pthread_mutex_unlock(&guest->lock);
+}
+
+/* So many pages have become read-only so far. */
+static uint64_t guarded(struct pgshare_kvm_guest *guest)
+{
+    uint64_t n;
+
+    pthread_mutex_lock(&guest->lock);
+    n = guest->guarded;
+    pthread_mutex_unlock(&guest->lock);
+    return n;
+}
+
+/* The library lets it write, also where it has forgotten that the page was
+ * read-only (a page that was claimed anew, say), and it did not become so since
+ * it was asked. */
+static void go_on(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                  uint64_t before)
+{
+    pthread_mutex_lock(&guest->lock);
+    if (guest->guarded == before)
+        pgs_unguard(guest, gfn);
+    pthread_mutex_unlock(&guest->lock);
+    wake(guest, gfn);
 }
 
 /* Asks the library. Answers in how many nanoseconds to ask again; 0: it is
@@ -143,7 +171,7 @@ static uint64_t ask(struct pgshare_kvm_guest *guest, uint64_t gfn)
                                  .timeout_ns = PATIENCE_NS };
     struct pgshare_fault answer = { .size = sizeof(answer) };
     struct pgshare_kvm *kvm = guest->kvm;
-    uint64_t handle = atomic_load(&guest->handle);
+    uint64_t handle = atomic_load(&guest->handle), before = guarded(guest);
     int r = PGSHARE_ERR_NODOMAIN;
 
     atomic_fetch_add(&kvm->faults, 1);
@@ -153,7 +181,7 @@ static uint64_t ask(struct pgshare_kvm_guest *guest, uint64_t gfn)
     case 0:
         if (answer.outcome == PGSHARE_FAULT_READ_ONLY)
             return REFUSED_NS;
-        wake(guest, gfn);
+        go_on(guest, gfn, before);
         return 0;
     case PGSHARE_ERR_INPROGRESS:
     case PGSHARE_ERR_NOFRAME:
@@ -178,16 +206,19 @@ static void ask_or_wait(struct pgshare_kvm_guest *guest, uint64_t gfn)
 {
     struct pgshare_kvm *kvm = guest->kvm;
     uint64_t later = ask(guest, gfn);
+    uint32_t i = 0;
 
     if (!later)
         return;
-    for (uint32_t i = 0; i < kvm->n_waiting; i++)
-        if (kvm->waiting[i].guest == guest && kvm->waiting[i].gfn == gfn)
-            return;
-    if (kvm->n_waiting < WAITING_MAX)
-        kvm->waiting[kvm->n_waiting++] = (struct pgs_kvm_waiting){
-            guest, gfn, now_ns() + later
-        };
+    while (i < kvm->n_waiting &&
+           (kvm->waiting[i].guest != guest || kvm->waiting[i].gfn != gfn))
+        i++;
+    if (i == kvm->n_waiting && i < WAITING_MAX)
+        kvm->n_waiting++;
+    if (i < WAITING_MAX)
+        kvm->waiting[i] = (struct pgs_kvm_waiting){ guest, gfn,
+                                                    now_ns() + later,
+                                                    later == REFUSED_NS };
     else
         wake(guest, gfn); /* faults again, and is told again */
 }
@@ -223,7 +254,10 @@ static void retry(struct pgshare_kvm *kvm)
             continue;
         }
         kvm->waiting[i] = kvm->waiting[--kvm->n_waiting];
-        ask_or_wait(one.guest, one.gfn); /* at the end, and due later */
+        if (one.refused) /* whoever is still there faults again */
+            wake(one.guest, one.gfn);
+        else
+            ask_or_wait(one.guest, one.gfn); /* at the end, and due later */
     }
 }
 

@@ -37,7 +37,7 @@ int pgs_stage_init(struct pgs_kvm_hold *hold)
         !hold->dead)
         return PGSHARE_ERR_NOMEM;
     pgs_sys_advise(hold->base, (size_t)SLABS * CHUNK * PAGE, MADV_NOHUGEPAGE);
-    pgs_sys_advise(hold->base, (size_t)SLABS * CHUNK * PAGE, MADV_DONTFORK);
+    pgs_keep_private(hold->base, (size_t)SLABS * CHUNK * PAGE);
     hold->slab = hold->fresh++;
     return 0;
 }

@@ -15,11 +15,16 @@
  * is pinned, so what only we map afterwards is pinned. Registered memory is not
  * for copies otherwise, so that a shadow costs little.
  *
+ * A page that is equal again to the frame whose mapping it lies in is dropped in
+ * place of that, the same precautions taken: the frame shows again, and no
+ * mapping more is needed.
+ *
  * Mappings of frames without a page of their own have nothing that could be
  * lost but a write that comes just then; protecting them is enough.
  */
 #include "kvm/backend.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -45,15 +50,23 @@ static int stop(struct pgshare_kvm_guest *guest, const void *at, size_t bytes)
     return error;
 }
 
-/* Pages that are still LEFT can be written to again; what became anonymous
- * memory belongs to the log by now. */
+static bool is_to_go_on(const struct pgshare_kvm_guest *guest, uint64_t gfn)
+{
+    if (!guest->trapped)
+        return pgs_in_pool(pgs_kind(guest, gfn));
+    return pgs_kind(guest, gfn) == KIND_LEFT && !pgs_is_readonly(guest, gfn);
+}
+
+/* Pages that are still in the pool can be written to again (in a trapped guest
+ * those that are LEFT); what became anonymous memory belongs to the log by
+ * now. */
 static void go_on(struct pgshare_kvm_guest *guest, uint64_t gfn,
                   unsigned char *at, uint32_t n)
 {
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i;
 
-        while (end < n && pgs_kind(guest, gfn + end) == KIND_LEFT)
+        while (end < n && is_to_go_on(guest, gfn + end))
             end++;
         if (end > i && guest->trapped)
             pgs_sys_uffd_protect(guest->uffd, at + i * PAGE, (end - i) * PAGE,
@@ -142,7 +155,8 @@ static int copy_aside(const void *at, size_t bytes, void **ret_aside)
     if (error)
         return error;
     pgs_sys_advise(aside, bytes, MADV_NOHUGEPAGE);
-    error = pgs_sys_peek(aside, at, bytes);
+    if (pgs_sys_peek(aside, at, bytes) != (ssize_t)bytes)
+        error = -EFAULT;
     if (error)
         pgs_sys_unmap(aside, bytes);
     else
@@ -150,13 +164,20 @@ static int copy_aside(const void *at, size_t bytes, void **ret_aside)
     return error;
 }
 
-static int take_run(struct pgshare_kvm_guest *guest, uint64_t gfn,
-                    unsigned char *at, uint32_t n)
+/* What is done with a run of pages while nobody can write there. An error of
+ * all, or statuses. */
+typedef int take(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                 int8_t *status);
+
+static int take_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                     int8_t *status)
 {
+    unsigned char *at = pgs_at(guest, gfn);
     size_t bytes = n * PAGE;
     void *aside;
     int error = copy_aside(at, bytes, &aside);
 
+    (void)status;
     if (error)
         return error;
     error = pgs_sys_replace(aside, at, bytes);
@@ -171,6 +192,7 @@ static int take_run(struct pgshare_kvm_guest *guest, uint64_t gfn,
     }
     /* unregistered, they are never moved, and that is told */
     pgs_vma_arm(guest, at, bytes);
+    pgs_guard(guest, gfn, n);
     atomic_fetch_add(&guest->kvm->healed, n);
     return 0;
 }
@@ -184,8 +206,8 @@ static void stop_all(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
             memset(status + i, PGSHARE_ERR_NOMEM, len);
 }
 
-void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
-              int8_t *status)
+static void with_writers_stopped(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                                 uint32_t n, int8_t *status, take *work)
 {
     int8_t stopped[CHUNK], pinned[CHUNK];
     uint32_t at = 0;
@@ -198,7 +220,7 @@ void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
     find_pins(guest, gfn, n, pinned);
     for (uint32_t i = 0, len; (len = next_run(guest, gfn, n, pinned, &i));
          i += len)
-        if (take_run(guest, gfn + i, pgs_at(guest, gfn + i), len))
+        if (work(guest, gfn + i, len, pinned + i))
             memset(pinned + i, PGSHARE_ERR_NOMEM, len);
     /* what is still LEFT goes back to what it was */
     lend(guest, gfn, n, stopped, MADV_DONTFORK);
@@ -208,6 +230,63 @@ void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
         else if (stopped[i] && !status[i])
             status[i] = stopped[i];
     go_on(guest, gfn, pgs_at(guest, gfn), n);
+}
+
+void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+              int8_t *status)
+{
+    with_writers_stopped(guest, gfn, n, status, take_home);
+}
+
+/* ---- back to the frame ------------------------------------------------- */
+
+/* Equal pages are dropped; the frame is there to be read before it is protected
+ * (a protected place without a page looks like one that is swapped out). */
+static int drop_page(struct pgshare_kvm_guest *guest, uint64_t gfn)
+{
+    unsigned char *at = pgs_at(guest, gfn);
+    uint64_t place = pgs_place(guest, gfn);
+
+    if (!pgs_pool_map(guest->pool, place))
+        return PGSHARE_ERR_SOURCE_TICKET;
+    if (pgs_sys_advise(at, PAGE, MADV_DONTNEED)) {
+        pgs_pool_unmap(guest->pool, place);
+        return PGSHARE_ERR_BACKEND;
+    }
+    pgs_set_kind(guest, gfn, KIND_FRAME, place);
+    if (!guest->trapped) {
+        pgs_sys_uffd_protect(stopper(guest), at, PAGE, false);
+        return 0;
+    }
+    if (!pgs_trap(guest, at, PAGE) && !pgs_scan_is_own(guest, gfn))
+        return 0;
+    return pgs_own(guest, gfn, at) ? 0 : PGSHARE_ERR_CLIENT_TICKET;
+}
+
+static int drop_equal(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                      int8_t *status)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        status[i] = pgs_page_equals(guest, pgs_at(guest, gfn + i),
+                                    pgs_place(guest, gfn + i));
+        if (!status[i])
+            status[i] = (int8_t)drop_page(guest, gfn + i);
+    }
+    pgs_sys_advise(pgs_at(guest, gfn), n * PAGE, MADV_DONTFORK);
+    return 0;
+}
+
+uint32_t pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                    int8_t *status)
+{
+    uint32_t before = 0, left = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        before += pgs_kind(guest, gfn + i) == KIND_LEFT;
+    with_writers_stopped(guest, gfn, n, status, drop_equal);
+    for (uint32_t i = 0; i < n; i++)
+        left += pgs_kind(guest, gfn + i) == KIND_LEFT;
+    return before - left;
 }
 
 /* ---- from frame to frame ----------------------------------------------- */
@@ -222,6 +301,7 @@ static int to_nothing(struct pgshare_kvm_guest *guest, uint64_t gfn,
     if (!guest->trapped || !pgs_scan_is_own(guest, gfn))
         return 0;
     pgs_set_kind(guest, gfn, KIND_ANON, NO_PLACE);
+    pgs_guard(guest, gfn, 1);
     return PGSHARE_ERR_CLIENT_TICKET;
 }
 

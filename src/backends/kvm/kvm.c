@@ -78,7 +78,6 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     kvm->staging = kvm->pagemap = kvm->kick = -1;
     for (unsigned i = 0; i < SCRATCHES; i++) {
         pthread_mutex_init(&kvm->scratch[i].lock, NULL);
-        kvm->scratch[i].fd = -1;
     }
     kvm->owner = getpid();
     pgs_budget_init(&kvm->budget, ours.mappings_spare);

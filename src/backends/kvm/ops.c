@@ -45,6 +45,7 @@ static pgs_kvm_op *const op_table[PGSHARE_OP_MAX] = {
     [PGSHARE_OP_QUERY] = pgs_kvm_op_query,
     [PGSHARE_OP_RESERVE] = pgs_kvm_op_reserve,
     [PGSHARE_OP_SUSPEND] = pgs_kvm_op_suspend,
+    [PGSHARE_OP_READ_ONLY] = pgs_kvm_op_read_only,
 };
 
 static struct pgshare_kvm *kvm_of(struct pgshare_backend *backend)
@@ -162,6 +163,7 @@ static void backend_domain_remove(struct pgshare_backend *backend, void *cookie)
     struct pgshare_kvm *kvm = kvm_of(backend);
 
     atomic_store(&guest->handle, 0);
+    pgs_unguard_all(guest);
     if (pthread_equal(pthread_self(), kvm->handler))
         return;
     pthread_mutex_lock(&kvm->hearing); /* a fault that is being asked about */

@@ -94,6 +94,7 @@ static int8_t unshare_page(struct pgs_kvm_work *work, uint64_t gfn)
     }
     if (zero)
         pgs_set_kind(guest, gfn, KIND_ANON, NO_PLACE);
+    pgs_guard(guest, gfn, 1);
     pgs_set_changed(guest, gfn);
     if (take)
         take_frame(work, place);
@@ -282,6 +283,7 @@ static int8_t fill(struct pgs_kvm_work *work, uint64_t gfn, const void *bytes)
         pgs_sys_uffd_unregister(guest->uffd, at, PAGE);
         pgs_vma_arm(guest, at, PAGE);
     }
+    pgs_guard(guest, gfn, 1);
     pgs_set_changed(guest, gfn);
     pgs_sys_uffd_wake(guest->uffd, at, PAGE);
     return 0;
@@ -324,7 +326,7 @@ void pgs_kvm_op_clone(struct pgs_kvm_work *work)
 
         /* a trapped peer may stop the reader, who holds nothing */
         if (!from || pgs_kind(work->peer, op->peer_gfn + i) == KIND_HOLE ||
-            pgs_sys_peek(bytes, from, PAGE)) {
+            pgs_sys_peek(bytes, from, PAGE) != (ssize_t)PAGE) {
             work->status[i] = PGSHARE_ERR_HOLE;
             continue;
         }

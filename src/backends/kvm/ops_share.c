@@ -5,7 +5,8 @@
  * MERGE is the one that matters. Pages of a run are judged by what they are:
  *
  *     anonymous ────────── window: out, compare, map the frames or go back
- *     left in the pool ─── taken home first (home.c), then the same
+ *     left in the pool ─── taken home first (home.c), then the same; or just
+ *                          dropped, where the same frame is to be there again
  *     mappings of frames ─ frames are compared, and mapped over (home.c)
  *
  * MAP does the same without looking at the content, for pages that the core
@@ -19,14 +20,6 @@
 #include "kvm/backend.h"
 
 #include <string.h>
-
-const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
-
-static bool is_zero(const unsigned char *bytes)
-{
-    /* Each byte equals the one before it, and the first is zero. */
-    return !bytes[0] && !memcmp(bytes, bytes + 1, PAGE - 1);
-}
 
 void pgs_each_span(struct pgs_kvm_work *work, pgs_kvm_span *span)
 {
@@ -116,7 +109,7 @@ static void unprotect(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
 
         if (pgs_kind(guest, gfn) != KIND_MARKED)
             continue;
-        if (guest->trapped &&
+        if (guest->trapped && !pgs_is_readonly(guest, gfn) &&
             pgs_sys_uffd_protect(guest->uffd, pgs_at(guest, gfn), PAGE,
                                  false)) {
             work->status[i] = PGSHARE_ERR_BACKEND;
@@ -228,17 +221,6 @@ static bool is_as_thought(const struct pgs_kvm_work *work, uint32_t i)
            pgs_pool_id(guest->pool, pgs_place(guest, gfn)) == own;
 }
 
-/* The place of the frame that page i is to map, NO_PLACE: the zero frame's. */
-static uint64_t target(const struct pgs_kvm_work *work, uint32_t i)
-{
-    uint64_t place;
-
-    if (work->op->ids[i] == PGSHARE_ID_ZERO)
-        return NO_PLACE;
-    pgs_pool_of(work->kvm, work->op->ids[i], &place);
-    return place;
-}
-
 static bool is_target_ok(const struct pgs_kvm_work *work, uint32_t i)
 {
     struct pgs_kvm_pool *pool;
@@ -271,52 +253,18 @@ static int8_t judge(const struct pgs_kvm_work *work, uint32_t i)
     return is_target_ok(work, i) ? 0 : PGSHARE_ERR_SOURCE_TICKET;
 }
 
-static bool equals(const struct pgs_kvm_work *work, uint32_t i,
-                   const unsigned char *bytes)
-{
-    uint64_t place = target(work, i);
-
-    if (place == NO_PLACE)
-        return is_zero(bytes);
-    return !memcmp(bytes, pgs_pool_bytes(work->guest->pool, place), PAGE);
-}
-
-/* A mapping of a frame: both frames are immutable, so they are compared as
- * they are. */
 static void remap(struct pgs_kvm_work *work, uint32_t i)
 {
     struct pgshare_kvm_guest *guest = work->guest;
     uint64_t gfn = work->op->gfn + i;
     uint64_t place = pgs_place(guest, gfn);
 
-    if (target(work, i) == place)
+    if (pgs_target(work, i) == place)
         return;
-    if (work->op->kind == PGSHARE_OP_MERGE &&
-        !equals(work, i, pgs_pool_bytes(guest->pool, place)))
+    if (work->op->kind == PGSHARE_OP_MERGE && !pgs_frame_equals(work, i))
         work->status[i] = PGSHARE_ERR_DIFFERENT;
     else
-        work->status[i] = (int8_t)pgs_remap(guest, gfn, target(work, i));
-}
-
-/* Are the pages of a window what they are to be? */
-static void compare(struct pgs_kvm_work *work,
-                    const struct pgs_kvm_window *window, uint32_t first)
-{
-    bool merge = work->op->kind == PGSHARE_OP_MERGE;
-
-    for (uint32_t i = 0; i < window->n; i++) {
-        bool out = window->state[i] == WINDOW_OUT;
-        const unsigned char *bytes = out ? pgs_window_bytes(window, i)
-                                         : pgs_zeroes;
-
-        if (window->status[i])
-            continue;
-        if (pgs_kind(work->guest, window->gfn + i) == KIND_ZERO && out &&
-            !is_zero(bytes))
-            window->status[i] = PGSHARE_ERR_CLIENT_TICKET; /* broken */
-        else if (merge && !equals(work, first + i, bytes))
-            window->status[i] = PGSHARE_ERR_DIFFERENT;
-    }
+        work->status[i] = (int8_t)pgs_remap(guest, gfn, pgs_target(work, i));
 }
 
 /* Pages from i on that are to map places in a row. */
@@ -324,11 +272,11 @@ static uint32_t row(const struct pgs_kvm_work *work,
                     const struct pgs_kvm_window *window, uint32_t first,
                     uint32_t i)
 {
-    uint64_t place = target(work, first + i);
+    uint64_t place = pgs_target(work, first + i);
     uint32_t n = 1;
 
     while (i + n < window->n && !window->status[i + n] &&
-           target(work, first + i + n) == place + n)
+           pgs_target(work, first + i + n) == place + n)
         n++;
     return n;
 }
@@ -343,7 +291,7 @@ static void run(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
         memset(work->status + first, r, n);
         return;
     }
-    compare(work, &window, first);
+    pgs_compare(work, &window, first);
     for (uint32_t i = 0; i < n;) {
         uint32_t len = 1;
 
@@ -351,15 +299,50 @@ static void run(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
             while (i + len < n && window.status[i + len])
                 len++;
             pgs_window_back(&window, i, len);
-        } else if (target(work, first + i) == NO_PLACE) {
+        } else if (pgs_target(work, first + i) == NO_PLACE) {
             pgs_window_keep(&window, i, KIND_ZERO);
         } else {
             len = row(work, &window, first, i);
-            pgs_window_map(&window, i, len, target(work, first + i));
+            pgs_window_map(&window, i, len, pgs_target(work, first + i));
         }
         i += len;
     }
     work->reserve += pgs_window_close(&window);
+}
+
+/* ---- the same again ---------------------------------------------------- */
+
+/* Is page i to map what it mapped before it was broken? */
+static bool is_return(const struct pgs_kvm_work *work, uint32_t i)
+{
+    uint64_t gfn = work->op->gfn + i;
+
+    return !work->status[i] && pgs_kind(work->guest, gfn) == KIND_LEFT &&
+           pgs_target(work, i) == pgs_place(work->guest, gfn);
+}
+
+/* The kernel gets the memory of what is dropped. As much is held in place of it,
+ * beforehand, since there may be none to be had afterwards. */
+static void take_back(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
+{
+    bool wanted[CHUNK];
+    int8_t status[CHUNK];
+    int64_t some = 0, held, left;
+
+    for (uint32_t i = 0; i < n; i++)
+        some += wanted[i] = is_return(work, first + i);
+    if (!some)
+        return;
+    left = held = pgs_reserve_move(work->kvm, some);
+    for (uint32_t i = 0; i < n; i++) {
+        status[i] = wanted[i] && left ? 0 : PGSHARE_ERR_BUSY;
+        left -= !status[i];
+    }
+    left = held - pgs_return(work->guest, work->op->gfn + first, n, status);
+    work->reserve += held + pgs_reserve_move(work->kvm, -left);
+    for (uint32_t i = 0; i < n; i++)
+        if (wanted[i])
+            work->status[first + i] = status[i];
 }
 
 /* ---- what it costs ----------------------------------------------------- */
@@ -381,21 +364,21 @@ static uint64_t from(const struct pgs_kvm_work *work, uint32_t i)
 /* Will there be other mappings for page i? */
 static bool is_to_move(const struct pgs_kvm_work *work, uint32_t i)
 {
-    if (work->status[i])
+    if (work->status[i] || is_return(work, i))
         return false;
-    return is_left(work, i) || target(work, i) != from(work, i);
+    return is_left(work, i) || pgs_target(work, i) != from(work, i);
 }
 
 /* Pages from i on that are one mapping now, and are to be one afterwards. */
 static uint32_t one_mapping(const struct pgs_kvm_work *work, uint32_t i,
                             uint32_t end)
 {
-    uint64_t place = target(work, i), now = from(work, i);
+    uint64_t place = pgs_target(work, i), now = from(work, i);
     bool left = is_left(work, i);
     uint32_t n = 1;
 
     while (place != NO_PLACE && i + n < end && is_to_move(work, i + n) &&
-           is_left(work, i + n) == left && target(work, i + n) == place + n &&
+           is_left(work, i + n) == left && pgs_target(work, i + n) == place + n &&
            from(work, i + n) == (now == NO_PLACE ? now : now + n))
         n++;
     return n;
@@ -407,7 +390,7 @@ static int price(const struct pgs_kvm_work *work, uint32_t i, uint32_t n)
     int home = is_left(work, i) ? 2 : 0;
 
     return home + pgs_budget_price(work->guest, work->op->gfn + i, n,
-                                   from(work, i), target(work, i));
+                                   from(work, i), pgs_target(work, i));
 }
 
 /* Pages for which there is no mapping stay as they are. What was to be merged is
@@ -440,6 +423,7 @@ static void merge(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
         if (!work->status[i] &&
             pgs_kind(work->guest, work->op->gfn + i) == KIND_FRAME)
             remap(work, i);
+    take_back(work, first, n);
     pgs_home(work->guest, work->op->gfn + first, n, work->status + first);
     for (uint32_t i = first, len; (len = next_run(work, &i, first + n));
          i += len)

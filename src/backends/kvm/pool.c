@@ -17,8 +17,7 @@
  * that left their host still read their frames; such a frame is an orphan when
  * it is released, and goes with its last mapping.
  *
- * All bytes of frames that the library reads, it reads through views, shared
- * mappings of the file that cannot be written through.
+ * What the library reads of frames, it reads from the file: it maps none.
  */
 #include "kvm/backend.h"
 
@@ -38,9 +37,6 @@ static void pool_free(struct pgs_kvm_pool *pool)
 {
     for (uint64_t i = 0; i < pool->room; i++)
         free(pool->chunk[i]);
-    for (unsigned i = 0; i < VIEWS_MAX; i++)
-        if (pool->view[i])
-            pgs_sys_unmap(pool->view[i], VIEW_PAGES * PAGE);
     free(pool->chunk);
     if (pool->fd >= 0)
         close(pool->fd);
@@ -155,28 +151,11 @@ static bool make_room(struct pgs_kvm_pool *pool, uint64_t number)
     return true;
 }
 
-static bool make_view(struct pgs_kvm_pool *pool, uint64_t place)
-{
-    uint64_t i = place / VIEW_PAGES;
-    void *at;
-
-    if (i >= VIEWS_MAX)
-        return false;
-    if (pool->view[i])
-        return true;
-    if (pgs_sys_map_file(NULL, VIEW_PAGES * PAGE, pool->fd,
-                         i * VIEW_PAGES * PAGE, false, &at))
-        return false;
-    pgs_sys_advise(at, VIEW_PAGES * PAGE, MADV_DONTFORK);
-    pool->view[i] = at;
-    return true;
-}
-
 /* Lock held. The chunk with that number can be written to. */
 static struct pgs_kvm_chunk *make_chunk(struct pgs_kvm_pool *pool,
                                         uint64_t number)
 {
-    if (!make_room(pool, number) || !make_view(pool, number * CHUNK))
+    if (!make_room(pool, number))
         return NULL;
     if (!pool->chunk[number])
         pool->chunk[number] = calloc(1, sizeof(**pool->chunk));
@@ -318,9 +297,11 @@ uint32_t pgs_pool_publish(struct pgs_kvm_pool *pool,
 
 /* ---- frames ------------------------------------------------------------ */
 
-const unsigned char *pgs_pool_bytes(struct pgs_kvm_pool *pool, uint64_t place)
+bool pgs_pool_read(const struct pgs_kvm_pool *pool, uint64_t place, uint32_t n,
+                   unsigned char *ret_bytes)
 {
-    return pool->view[place / VIEW_PAGES] + place % VIEW_PAGES * PAGE;
+    return pgs_sys_pread(pool->fd, ret_bytes, n * PAGE, place * PAGE) ==
+           (ssize_t)(n * PAGE);
 }
 
 bool pgs_pool_is_live(struct pgs_kvm_pool *pool, uint64_t place)

@@ -110,6 +110,19 @@ static void pagemap(struct pgshare_kvm_probe *probe)
             "be noticed; install a newer kernel, and mount /proc");
 }
 
+static void reading(struct pgshare_kvm_probe *probe)
+{
+    char from[2] = "x", to[2] = "";
+    ssize_t n = pgs_sys_peek(to, from, sizeof(from));
+
+    if (n == (ssize_t)sizeof(from) && to[0] == from[0])
+        say(probe, PGSHARE_KVM_GOOD, 0, "memory can be read safely");
+    else
+        say(probe, PGSHARE_KVM_REFUSED, n < 0 ? -n : 0,
+            "process_vm_readv() of the process's own memory fails; allow it in "
+            "the sandbox, and use a kernel with CONFIG_CROSS_MEMORY_ATTACH");
+}
+
 static void memfd(struct pgshare_kvm_probe *probe)
 {
     int fd = pgs_sys_memfd("pgshare-probe");
@@ -191,6 +204,7 @@ static const struct {
     [PGSHARE_KVM_PROTECT] = { "write protection", protect },
     [PGSHARE_KVM_LOG] = { "write log", logging },
     [PGSHARE_KVM_PAGEMAP] = { "pagemap", pagemap },
+    [PGSHARE_KVM_READ] = { "reading", reading },
     [PGSHARE_KVM_MEMFD] = { "memfd", memfd },
     [PGSHARE_KVM_MAPPINGS] = { "mappings", mappings },
     [PGSHARE_KVM_KSM] = { "KSM", ksm },

@@ -14,6 +14,7 @@
  */
 #include "kvm/backend.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define REGIONS 64u
@@ -58,7 +59,7 @@ static int categories_of(const struct pgshare_kvm *kvm, const void *at,
                    (int)regions[i].categories,
                    (regions[i].end - regions[i].start) / PAGE);
         if (scan.walk_end <= scan.start)
-            break;
+            return -EIO;
         scan.start = scan.walk_end;
     }
     return 0;
@@ -83,12 +84,26 @@ bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn)
            categories & PGS_PAGE_WRITTEN;
 }
 
-/* A staged page. Where the kernel does not say, nothing is counted. */
-bool pgs_scan_has_memory(const struct pgshare_kvm *kvm, const void *at)
+/* Where the kernel does not say, nothing is counted. */
+void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                     bool *ret_memory)
 {
-    uint8_t categories;
+    uint8_t categories[CHUNK];
+    int error = categories_of(kvm, at, n, categories);
 
-    return !categories_of(kvm, at, 1, &categories) && is_own(categories);
+    for (uint32_t i = 0; i < n; i++)
+        ret_memory[i] = !error && is_own(categories[i]);
+}
+
+/* Where the kernel does not say, none is. */
+void pgs_scan_empty(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                    bool *ret_empty)
+{
+    uint8_t categories[CHUNK];
+    int error = categories_of(kvm, at, n, categories);
+
+    for (uint32_t i = 0; i < n; i++)
+        ret_empty[i] = !error && !categories[i];
 }
 
 /* ---- harvest ----------------------------------------------------------- */

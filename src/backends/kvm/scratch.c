@@ -3,34 +3,32 @@
  * Reading guest memory that may not be there.
  *
  * A VMM that unmaps memory it has registered breaks its word, but must not be
- * killed for it. So the library does not read through the guest's addresses:
- * the kernel copies (write() to a file in memory answers EFAULT where a load
- * would raise a signal), a few pages at a time, which are used while they are in
- * the cache.
+ * killed for it. So the library does not read through the guest's addresses: the
+ * kernel copies (process_vm_readv() of our own process answers EFAULT where a
+ * load would raise a signal), a few pages at a time, which are used while they
+ * are in the cache. It looks the pages up in its tables, so that nothing is
+ * mapped for our sake: where the machine is itself a virtual one, a first touch
+ * of each page costs ten times as much as the copy.
  *
- * Whoever copies may be stopped by our own userfaultfd, in the middle of the
- * write, until a window closes or a fault is resolved. The kernel holds the
- * file's lock meanwhile. So this is done with files that nobody needs to close a
- * window or to resolve a fault: with none of a pool.
+ * Whoever copies may be stopped by our own userfaultfd, in the middle of it,
+ * until a window closes or a fault is resolved. So it holds nothing that is
+ * needed for that: no lock, no file's lock, nothing but the scratch itself.
  */
 #include "kvm/backend.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #define BYTES ((size_t)SCRATCH_PAGES * PAGE)
 
 int pgs_scratch_init(struct pgshare_kvm *kvm)
 {
     for (unsigned i = 0; i < SCRATCHES; i++) {
-        struct pgs_kvm_scratch *scratch = &kvm->scratch[i];
         void *at;
 
-        scratch->fd = pgs_sys_memfd("pgshare-scratch");
-        if (scratch->fd < 0 || pgs_sys_truncate(scratch->fd, BYTES) ||
-            pgs_sys_map_file(NULL, BYTES, scratch->fd, 0, false, &at))
-            return PGSHARE_ERR_BACKEND;
-        scratch->bytes = at;
+        if (pgs_sys_map_anon(NULL, BYTES, &at))
+            return PGSHARE_ERR_NOMEM;
+        kvm->scratch[i].bytes = at;
+        pgs_keep_private(at, BYTES);
     }
     return 0;
 }
@@ -38,13 +36,9 @@ int pgs_scratch_init(struct pgshare_kvm *kvm)
 void pgs_scratch_fini(struct pgshare_kvm *kvm)
 {
     for (unsigned i = 0; i < SCRATCHES; i++) {
-        struct pgs_kvm_scratch *scratch = &kvm->scratch[i];
-
-        if (scratch->bytes)
-            pgs_sys_unmap((void *)(uintptr_t)scratch->bytes, BYTES);
-        if (scratch->fd >= 0)
-            close(scratch->fd);
-        pthread_mutex_destroy(&scratch->lock);
+        if (kvm->scratch[i].bytes)
+            pgs_sys_unmap(kvm->scratch[i].bytes, BYTES);
+        pthread_mutex_destroy(&kvm->scratch[i].lock);
     }
 }
 
@@ -70,8 +64,8 @@ uint32_t pgs_scratch_read(struct pgshare_kvm *kvm, const unsigned char *at,
         ssize_t got;
 
         some = n - done < SCRATCH_PAGES ? n - done : SCRATCH_PAGES;
-        got = pgs_sys_pwrite(scratch->fd, at + (size_t)done * PAGE,
-                             some * PAGE, 0);
+        got = pgs_sys_peek(scratch->bytes, at + (size_t)done * PAGE,
+                           some * PAGE);
         pages = got > 0 ? (uint32_t)((size_t)got / PAGE) : 0;
         if (pages < some)
             *ret_error = got >= 0 || got == -EFAULT ? PGSHARE_ERR_HOLE

@@ -8,8 +8,12 @@
 #include "kvm/backend.h"
 
 #include <pgshare/domain.h>
+#include <pgshare/host.h>
 
 #include <sys/mman.h>
+
+#define DISCARD_TRIES 10u /* each as long as the host lets a call wait */
+#define SLOT_FLAGS (PGSHARE_KVM_SLOT_EMPTY | PGSHARE_KVM_SLOT_READONLY)
 
 static int refuse(uint32_t why, uint32_t *ret_why)
 {
@@ -79,20 +83,30 @@ int pgshare_kvm_ram_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
     return r;
 }
 
+static uint32_t some(uint64_t n)
+{
+    return n < CHUNK ? (uint32_t)n : CHUNK;
+}
+
 /* What the library gave up is empty anonymous memory by now, or becomes so
  * where nobody was asked. */
 static void empty(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t count)
 {
     pthread_mutex_lock(&guest->lock);
-    for (uint64_t i = gfn; i < gfn + count; i++) {
-        const struct pgs_kvm_slot *slot = pgs_slot_of(guest, i);
-        unsigned char *at = pgs_at(guest, i);
+    for (uint64_t i = gfn; i < gfn + count;) {
+        bool pool = pgs_in_pool(pgs_kind(guest, i));
+        uint32_t span = pgs_span(guest, i, some(gfn + count - i));
+        uint32_t n = 0;
 
-        if (slot && pgs_in_pool(pgs_kind(guest, i)))
-            pgs_vma_blank(guest, slot, at, PAGE);
-        else if (at)
-            pgs_sys_advise(at, PAGE, MADV_DONTNEED);
-        pgs_set_kind(guest, i, KIND_HOLE, NO_PLACE);
+        while (n < span && pgs_in_pool(pgs_kind(guest, i + n)) == pool)
+            n++;
+        if (n && pool)
+            pgs_vma_blank(guest, pgs_slot_of(guest, i), pgs_at(guest, i),
+                          n * PAGE);
+        else if (n)
+            pgs_sys_advise(pgs_at(guest, i), n * PAGE, MADV_DONTNEED);
+        for (n = n ? n : 1; n; n--)
+            pgs_set_kind(guest, i++, KIND_HOLE, NO_PLACE);
     }
     pthread_mutex_unlock(&guest->lock);
 }
@@ -113,6 +127,76 @@ int pgshare_kvm_ram_remove(struct pgshare_kvm_guest *guest, uint64_t gfn,
                                       NULL);
     if (!r)
         empty(guest, gfn, count);
+    return r;
+}
+
+/* Are the page and those after it memory, or holes? Answers how many. */
+static uint64_t run_at(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                       uint64_t count, bool *ret_memory)
+{
+    uint64_t n = 0;
+
+    pthread_mutex_lock(&guest->lock);
+    *ret_memory = pgs_kind(guest, gfn) != KIND_HOLE;
+    while (n < count && (pgs_kind(guest, gfn + n) != KIND_HOLE) == *ret_memory)
+        n++;
+    pthread_mutex_unlock(&guest->lock);
+    return n;
+}
+
+/* What is given up while it is in flight, is given up later: that is awaited,
+ * for a while. */
+static int remove_now(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                      uint64_t count)
+{
+    struct pgshare_host *host = guest->kvm->host;
+    int r = pgshare_kvm_ram_remove(guest, gfn, count);
+
+    for (unsigned i = 0; r == PGSHARE_ERR_INPROGRESS && i < DISCARD_TRIES;
+         i++) {
+        pgshare_host_run(host, NULL, NULL); /* should nobody else */
+        r = pgshare_kvm_ram_remove(guest, gfn, count);
+    }
+    return r;
+}
+
+/* Pages become holes, and memory again: all of them at once or, where one is in
+ * the way, each by itself. *done grows by their number. */
+static int discard(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                   uint64_t count, uint64_t *done)
+{
+    int r = remove_now(guest, gfn, count);
+
+    if (!r && !pgshare_kvm_ram_add(guest, gfn, count)) {
+        *done += count;
+        return 0;
+    }
+    for (uint64_t i = gfn; r != PGSHARE_ERR_INPROGRESS && i < gfn + count;
+         i++) {
+        r = remove_now(guest, i, 1);
+        *done += !r && !pgshare_kvm_ram_add(guest, i, 1);
+    }
+    return r == PGSHARE_ERR_INPROGRESS ? r : 0;
+}
+
+int pgshare_kvm_discard(struct pgshare_kvm_guest *guest, uint64_t gfn,
+                        uint64_t count, uint64_t *ret_done)
+{
+    uint64_t done = 0, n;
+    bool memory;
+    int r = 0;
+
+    if (!guest)
+        return PGSHARE_ERR_INVALID;
+    if (!range_ok(guest, gfn, count))
+        return PGSHARE_ERR_RANGE;
+    for (uint64_t i = 0; !r && i < count; i += n) {
+        n = run_at(guest, gfn + i, count - i, &memory);
+        if (memory)
+            r = discard(guest, gfn + i, n, &done);
+    }
+    if (ret_done)
+        *ret_done = done;
     return r;
 }
 
@@ -137,13 +221,15 @@ int pgshare_kvm_slot_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
     uint32_t why = PGSHARE_KVM_WHY_NONE;
     int r;
 
-    if (!guest || flags & ~(uint32_t)PGSHARE_KVM_SLOT_EMPTY)
+    if (!guest || flags & ~SLOT_FLAGS)
         return PGSHARE_ERR_INVALID;
     if (!range_ok(guest, gfn, count))
         return PGSHARE_ERR_RANGE;
     if ((uintptr_t)at % PAGE || !at)
         return refuse(PGSHARE_KVM_WHY_UNALIGNED, ret_why);
     r = pgs_vma_check(at, count * PAGE, &slot.attributes, &why);
+    if (flags & PGSHARE_KVM_SLOT_READONLY)
+        slot.attributes |= ATTRIBUTE_READONLY;
     pthread_mutex_lock(&guest->kvm->lock);
     if (overlaps(guest, gfn, count, at))
         r = refuse(PGSHARE_KVM_WHY_OVERLAP, ret_why);
@@ -179,6 +265,7 @@ void pgs_slot_release(struct pgshare_kvm_guest *guest,
         if (pgs_in_pool(pgs_kind(guest, i)))
             pgs_vma_blank(guest, slot, pgs_at(guest, i), PAGE);
         pgs_set_kind(guest, i, KIND_HOLE, NO_PLACE);
+        pgs_unguard(guest, i);
     }
     *slot = guest->slots[--guest->n_slots];
     pthread_mutex_unlock(&guest->lock);

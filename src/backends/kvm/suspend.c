@@ -86,6 +86,8 @@ static int hand_over(struct pgshare_kvm_guest *guest,
         while (stop < end && watch_of(guest, pgs_kind(guest, stop)) == watch)
             stop++;
         error = hand_over_run(guest, gfn, stop - gfn, off);
+        if (!error && off)
+            error = pgs_guard(guest, gfn, stop - gfn);
         if (!error)
             gfn = stop;
     }

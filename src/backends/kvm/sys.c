@@ -332,7 +332,27 @@ ssize_t pgs_sys_pwrite(int fd, const void *from, size_t bytes, uint64_t offset)
     return (ssize_t)done;
 }
 
-int pgs_sys_peek(void *to, const void *from, size_t bytes)
+ssize_t pgs_sys_pread(int fd, void *to, size_t bytes, uint64_t offset)
+{
+    size_t done = 0;
+    int error = fails();
+
+    if (error)
+        return -error;
+    while (done < bytes) {
+        ssize_t n = pread(fd, (char *)to + done, bytes - done,
+                          (off_t)(offset + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return done || !n ? (ssize_t)done : -errno;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+ssize_t pgs_sys_peek(void *to, const void *from, size_t bytes)
 {
     struct iovec local = { .iov_base = to, .iov_len = bytes };
     struct iovec remote = { .iov_base = (void *)(uintptr_t)from,
@@ -342,8 +362,8 @@ int pgs_sys_peek(void *to, const void *from, size_t bytes)
 
     if (error)
         return -error;
-    n = syscall(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
-    return n < 0 ? -errno : n == (long)bytes ? 0 : -EFAULT;
+    n = syscall(SYS_process_vm_readv, gettid(), &local, 1L, &remote, 1L, 0L);
+    return n < 0 ? -errno : (ssize_t)n;
 }
 
 int pgs_sys_pagemap_scan(int fd, struct pgs_pm_scan *scan)

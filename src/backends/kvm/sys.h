@@ -37,10 +37,11 @@ int pgs_sys_advise(const void *at, size_t bytes, int advice);
 int pgs_sys_memfd(const char *name);
 int pgs_sys_truncate(int fd, uint64_t bytes);
 int pgs_sys_punch(int fd, uint64_t offset, uint64_t bytes);
-/* Answers how much was written, which is less where `from` is no memory. */
+/* These answer how much it was, which is less where the file ends. */
 ssize_t pgs_sys_pwrite(int fd, const void *from, size_t bytes, uint64_t offset);
-/* Reads memory of our own that may not be there. */
-int pgs_sys_peek(void *to, const void *from, size_t bytes);
+ssize_t pgs_sys_pread(int fd, void *to, size_t bytes, uint64_t offset);
+/* Reads memory of our own that may not be there: answers how much is. */
+ssize_t pgs_sys_peek(void *to, const void *from, size_t bytes);
 int pgs_sys_pagemap_scan(int fd, struct pgs_pm_scan *scan);
 /* A process with a copy of our address space, which does nothing. */
 int pgs_sys_shadow(pid_t *ret_pid);

@@ -49,7 +49,9 @@ static const char *const texts[] = {
         "another userfaultfd is registered there (postcopy migration, "
         "background snapshot)",
     [PGSHARE_KVM_WHY_PROTECTION] =
-        "the memory is not readable and writable, or is executable",
+        "the memory is not readable and writable, or is executable; what only "
+        "the guest may not write to is a slot for reading "
+        "(PGSHARE_KVM_SLOT_READONLY)",
     [PGSHARE_KVM_WHY_SPECIAL] =
         "the memory is a device's, a stack, sealed, or wiped on fork",
     [PGSHARE_KVM_WHY_POLICY] =
@@ -181,6 +183,12 @@ int pgs_vma_check(const void *at, uint64_t bytes, uint32_t *ret_attributes,
 
 /* ---- mappings of ours -------------------------------------------------- */
 
+void pgs_keep_private(const void *at, size_t bytes)
+{
+    pgs_sys_advise(at, bytes, MADV_DONTFORK);
+    pgs_sys_advise(at, bytes, MADV_DONTDUMP);
+}
+
 /* What a new mapping in a slot does not have by itself. */
 void pgs_vma_restore(const struct pgs_kvm_slot *slot, const void *at,
                      size_t bytes)
@@ -228,6 +236,9 @@ int pgs_own(struct pgshare_kvm_guest *guest, uint64_t gfn, void *at)
         error = pgs_sys_advise(at, PAGE, MADV_POPULATE_WRITE);
     if (!error)
         pgs_set_kind(guest, gfn, KIND_LEFT, NO_PLACE);
+    else if (guest->trapped)
+        pgs_sys_uffd_protect(guest->uffd, at, PAGE, true);
+    pgs_guard(guest, gfn, 1);
     return error;
 }
 

@@ -61,6 +61,22 @@ static int8_t verdict(int error)
     }
 }
 
+/* There was nothing to move at `first`. What the guest never touched comes in
+ * long runs, and nobody can touch it now: one look finds all of it. Answers
+ * where the run ends. */
+static uint32_t skip_empty(struct pgs_kvm_window *window, uint32_t first,
+                           uint32_t end)
+{
+    if (!window->looked)
+        pgs_scan_empty(window->guest->kvm, window->at, window->n,
+                       window->nothing);
+    window->looked = true;
+    do
+        window->state[first++] = WINDOW_EMPTY;
+    while (first < end && window->nothing[first]);
+    return first;
+}
+
 /* Moves pages first … end-1, none of which has a status. */
 static void move_out(struct pgs_kvm_window *window, uint32_t first,
                      uint32_t end)
@@ -78,7 +94,7 @@ static void move_out(struct pgs_kvm_window *window, uint32_t first,
         if (!error)
             return;
         if (error == -ENOENT) {
-            window->state[first++] = WINDOW_EMPTY;
+            first = skip_empty(window, first, end);
             continue;
         }
         if (error == -EBUSY)
@@ -110,6 +126,8 @@ int pgs_window_open(struct pgs_kvm_window *window,
         return error == -ENOMEM ? PGSHARE_ERR_NOMEM : PGSHARE_ERR_BACKEND;
     }
     memset(window->state, WINDOW_STAYS, n);
+    memset(window->filled, false, n);
+    window->looked = false;
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i;
 
@@ -122,10 +140,16 @@ int pgs_window_open(struct pgs_kvm_window *window,
     return 0;
 }
 
-const unsigned char *pgs_window_bytes(const struct pgs_kvm_window *window,
-                                      uint32_t i)
+bool pgs_window_read(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
+                     unsigned char *ret_bytes)
 {
-    return staged(window, i);
+    if (pgs_sys_peek(ret_bytes, staged(window, first), n * PAGE) !=
+        (ssize_t)(n * PAGE))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        window->filled[first + i] = *(const uint64_t *)(const void *)(
+            ret_bytes + (size_t)i * PAGE);
+    return true;
 }
 
 /* ---- back -------------------------------------------------------------- */
@@ -153,11 +177,12 @@ static void move_back(struct pgs_kvm_window *window, uint32_t i, uint32_t end)
         pgs_sys_advise(staged(window, i), PAGE, MADV_DONTNEED);
         i++;
     }
+    pgs_guard(guest, window->gfn, window->n); /* should COPY have failed */
 }
 
 /* MOVE cannot protect what it brings; a copy can, so that nobody gets hold of
  * the page in between. */
-bool pgs_window_mark(struct pgs_kvm_window *window, uint32_t i)
+static bool put_protected(struct pgs_kvm_window *window, uint32_t i)
 {
     const uint64_t mode = UFFDIO_COPY_MODE_WP | UFFDIO_COPY_MODE_DONTWAKE;
     const void *from = staged(window, i);
@@ -175,18 +200,31 @@ bool pgs_window_mark(struct pgs_kvm_window *window, uint32_t i)
     if (window->state[i] == WINDOW_OUT)
         pgs_sys_advise(from, PAGE, MADV_DONTNEED);
     window->state[i] = WINDOW_STAYS;
+    return true;
+}
+
+bool pgs_window_mark(struct pgs_kvm_window *window, uint32_t i)
+{
+    if (!put_protected(window, i))
+        return false;
     pgs_set_kind(window->guest, window->gfn + i, KIND_MARKED, NO_PLACE);
     return true;
 }
 
+static bool is_protected(const struct pgs_kvm_window *window, uint32_t i)
+{
+    return pgs_kind(window->guest, window->gfn + i) == KIND_MARKED ||
+           pgs_is_readonly(window->guest, window->gfn + i);
+}
+
 /* A mark stays one. Where there is no memory for that it is void; in a trapped
  * guest nobody would notice, so that it is tried until there is. */
-static void mark_back(struct pgs_kvm_window *window, uint32_t i)
+static void protected_back(struct pgs_kvm_window *window, uint32_t i)
 {
     int8_t status = window->status[i];
     unsigned tries = window->guest->trapped ? BACK_TRIES : 1;
 
-    while (tries-- && !pgs_window_mark(window, i))
+    while (tries-- && !put_protected(window, i))
         sched_yield();
     window->status[i] = status;
 }
@@ -194,9 +232,8 @@ static void mark_back(struct pgs_kvm_window *window, uint32_t i)
 void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n)
 {
     for (uint32_t i = first; i < first + n; i++)
-        if (window->state[i] == WINDOW_OUT &&
-            pgs_kind(window->guest, window->gfn + i) == KIND_MARKED)
-            mark_back(window, i);
+        if (window->state[i] == WINDOW_OUT && is_protected(window, i))
+            protected_back(window, i);
     for (uint32_t i = first; i < first + n;) {
         uint32_t end = i;
 
@@ -285,10 +322,17 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
 /* The kernel's zero page is moved like any other, but is no memory. */
 static void drop_nothing(struct pgs_kvm_window *window)
 {
-    for (uint32_t i = 0; i < window->n; i++) {
-        if (window->state[i] != WINDOW_KEPT ||
-            *(const uint64_t *)(const void *)staged(window, i) ||
-            pgs_scan_has_memory(window->guest->kvm, staged(window, i)))
+    bool memory[CHUNK];
+    uint32_t i = 0;
+
+    while (i < window->n && (window->state[i] != WINDOW_KEPT ||
+                             window->filled[i]))
+        i++;
+    if (i == window->n)
+        return;
+    pgs_scan_memory(window->guest->kvm, staged(window, 0), window->n, memory);
+    for (; i < window->n; i++) {
+        if (window->state[i] != WINDOW_KEPT || window->filled[i] || memory[i])
             continue;
         pgs_sys_advise(staged(window, i), PAGE, MADV_DONTNEED);
         window->state[i] = WINDOW_STAYS;
