@@ -194,8 +194,8 @@ void pgs_extent_end_pending(struct pgs_extent *extent,
 
 /* ---- commits ----------------------------------------------------------- */
 
-/* The word becomes SHARED. False: it was told broken already, and is private
- * now. What it was before (a mark, another mapping) is given back. */
+/* The word becomes SHARED. False: it was told broken already, and BUSY is still
+ * ours. What it was before (a mark, another mapping) is given back. */
 static bool commit(struct pgs_extent *extent, struct pgshare_host *host,
                    uint32_t page, uint32_t node)
 {
@@ -209,17 +209,22 @@ static bool commit(struct pgs_extent *extent, struct pgshare_host *host,
         pgs_page_unmap(host, index);
     else if (pgs_word_state(word) == PGS_HOLE)
         pgs_count(&host->shards, PGS_LEVEL_TRACKED, 1);
-    if (pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0),
-                        PGS_ATTR_OVERWRITE, 0)) {
-        if (node == PGS_NODE_ZERO)
-            extent->new_zero++;
-        else
-            extent->new_mapped++;
-        return true;
-    }
+    if (!pgs_page_commit(host, page, pgs_word_with(PGS_SHARED, node, 0),
+                         PGS_ATTR_OVERWRITE, 0))
+        return false;
+    if (node == PGS_NODE_ZERO)
+        extent->new_zero++;
+    else
+        extent->new_mapped++;
+    return true;
+}
+
+/* The word of a page that was told broken, once its link is gone: nobody finds
+ * one that the word does not name. */
+static void commit_broken(struct pgshare_host *host, uint32_t page)
+{
     pgs_count(&host->shards, PGS_COUNT_BROKEN, 1);
     pgs_page_commit(host, page, PGS_PRIVATE, PGS_ATTR_OVERWRITE, 0);
-    return false;
 }
 
 void pgs_extent_commit_source(struct pgs_extent *extent,
@@ -234,6 +239,7 @@ void pgs_extent_commit_source(struct pgs_extent *extent,
         pgs_extent_end_pending(extent, host, i);
     } else {
         pgs_extent_unlink_source(extent, host, i);
+        commit_broken(host, extent->source.page + i);
     }
     extent->page[i] &= (uint16_t)~gone;
 }
@@ -256,6 +262,7 @@ void pgs_extent_commit_client(struct pgs_extent *extent,
         extent->new_shared++;
     } else {
         pgs_extent_unlink_client(extent, host, i);
+        commit_broken(host, extent->client.page + i);
     }
     pgs_extent_drop(extent, i, 0);
     extent->page[i] &= (uint16_t)~gone;
