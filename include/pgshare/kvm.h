@@ -30,9 +30,13 @@
  * registered. Meanwhile no slot is removed, and nothing that is shared dropped
  * (::PGSHARE_ERR_BUSY).
  *
+ * After fork() a child's calls answer ::PGSHARE_ERR_FORKED; what it frees is
+ * freed for it alone.
+ *
  * Threads: functions that make or destroy an object must not run beside others
- * of that object; all else may. Linux 6.8 or newer; pgshare_kvm_probe() says
- * what else is needed. A user header: stable within a major version. Package
+ * of that object; all else may. Linux 6.8 or newer, or, as far as
+ * ::PGSHARE_KVM_DMA_DECLARED goes, 5.19; pgshare_kvm_probe() says what else is
+ * needed. A user header: stable within a major version. Package
  * `libpgshare-kvm`.
  */
 #ifndef PGSHARE_KVM_H
@@ -93,13 +97,23 @@ PGSHARE_EXPORT int pgshare_kvm_probe(uint32_t feature,
 
 /* The backend */
 
+/** Flags of struct pgshare_kvm_options. @since 0.1 */
+enum pgshare_kvm_flag {
+    /** All that devices write to guest memory is held meanwhile
+     * (pgshare_gfn_get() with ::PGSHARE_GET_WRITE, pgshare_gfn_put()). Then
+     * memory can be shared, too, where the kernel cannot move pages (before
+     * Linux 6.8): slower, and without a log of writes. Otherwise it changes
+     * nothing. */
+    PGSHARE_KVM_DMA_DECLARED = 1 << 0
+};
+
 /**
  * @struct pgshare_kvm_options
  * Zero means the default in brackets.
  */
 struct pgshare_kvm_options {
     size_t size;
-    uint32_t flags; /**< none yet */
+    uint32_t flags; /**< enum pgshare_kvm_flag */
     uint32_t reserved;
     /** Of the mappings that a process may have (vm.max_map_count), so many are
      * left to the VMM [8192]. Shared pages that lie alone cost two each: near

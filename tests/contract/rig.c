@@ -506,11 +506,14 @@ uint64_t rig_faults(struct rig *rig, enum pgshare_fault_outcome which)
 
 /* ---- suites ------------------------------------------------------------ */
 
-static const char *missing;
+static const char *missing(unsigned m)
+{
+    return machines[m].ops->missing ? machines[m].ops->missing() : NULL;
+}
 
 START_TEST(this_machine_cannot)
 {
-    pgs_skip(missing);
+    pgs_skip(missing((unsigned)_i));
 }
 END_TEST
 
@@ -521,13 +524,12 @@ Suite *contract_suite(const char *name, const struct contract_test *tests,
 
     for (unsigned m = 0; m < n_machines; m++) {
         TCase *tcase = pgs_tcase(suite, machines[m].name);
+        bool cannot = missing(m);
 
-        if (machines[m].ops->missing)
-            missing = machines[m].ops->missing();
         for (unsigned i = 0; i < n; i++)
             if ((machines[m].can & tests[i].needs) == tests[i].needs)
                 tcase_add_loop_test(
-                    tcase, missing ? this_machine_cannot : *tests[i].test,
+                    tcase, cannot ? this_machine_cannot : *tests[i].test,
                     (int)m, (int)m + 1);
     }
     return suite;

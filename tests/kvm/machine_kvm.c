@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * This process as a machine: guests are memory of its own, which the test's
- * thread writes to as a vCPU would. Once in kernel mode and once trapped.
+ * thread writes to as a vCPU would. Once in kernel mode and once trapped; and each
+ * as on a kernel of Debian 12, which cannot move pages.
  *
  * Closing looks for what was left behind: mappings of pools, and frames.
  * (Descriptors are counted around every test, suite.h.)
@@ -10,6 +11,8 @@
 
 #include "kvm/pin.h"
 #include "support/suite.h"
+
+#include "kvm/sys.h"
 
 #include <pgshare/kvm.h>
 
@@ -23,6 +26,7 @@
 #include <time.h>
 
 #define GUESTS_MAX 16u
+#define OLD (1u << 31) /* beside the guests' flags */
 
 struct kvm_guest {
     struct pgshare_kvm_guest *guest;
@@ -40,17 +44,35 @@ struct kvm_state {
     unsigned n_guests;
 };
 
-static const char *kvm_missing(void)
+static bool is_young(uint32_t feature)
+{
+    return feature == PGSHARE_KVM_MOVE || feature == PGSHARE_KVM_LOG ||
+           feature == PGSHARE_KVM_PAGEMAP;
+}
+
+/* What cannot be done without, or not as on a new kernel. */
+static const char *missing(bool old)
 {
     struct pgshare_kvm_probe probe = { .size = sizeof(probe) };
 
     for (uint32_t i = 0; i < PGSHARE_KVM_FEATURES; i++) {
         if (pgshare_kvm_probe(i, &probe))
             return "this machine cannot be looked at";
-        if (probe.verdict == PGSHARE_KVM_REFUSED)
+        if (probe.verdict == PGSHARE_KVM_REFUSED ||
+            (!old && is_young(i) && probe.verdict != PGSHARE_KVM_GOOD))
             return probe.text;
     }
     return NULL;
+}
+
+static const char *kvm_missing(void)
+{
+    return missing(false);
+}
+
+static const char *old_missing(void)
+{
+    return missing(true);
 }
 
 static uint64_t now_ns(void *ctx)
@@ -66,11 +88,15 @@ static unsigned open_machines;
 static void *kvm_open(const struct machine *machine, uint64_t frames)
 {
     struct kvm_state *state = calloc(1, sizeof(*state));
+    struct pgshare_kvm_options options = { .size = sizeof(options) };
 
+    if (machine->flavour & OLD)
+        options.flags = PGSHARE_KVM_DMA_DECLARED;
+    pgs_sys_be_old(machine->flavour & OLD);
     state->machine = machine;
     state->platform.size = sizeof(state->platform);
     state->platform.now_ns = now_ns;
-    ck_assert_int_eq(pgshare_kvm_new(NULL, &state->kvm), 0);
+    ck_assert_int_eq(pgshare_kvm_new(&options, &state->kvm), 0);
     open_machines++;
     return state;
 }
@@ -108,8 +134,10 @@ static void kvm_close(void *ctx)
     ck_assert_uint_eq(info.held, 0);
     ck_assert_uint_eq(info.pool_pages, 0);
     pgshare_kvm_free(state->kvm);
-    if (!--open_machines)
+    if (!--open_machines) {
         check_nothing_left();
+        pgs_sys_be_old(false);
+    }
     free(state);
 }
 
@@ -135,7 +163,7 @@ static void *kvm_guest_new(void *ctx, uint64_t gfns, uint32_t domid,
     struct kvm_state *state = ctx;
     struct pgshare_kvm_guest_options options = {
         .size = sizeof(options),
-        .flags = state->machine->flavour,
+        .flags = state->machine->flavour & ~OLD,
         .domid = domid,
         .generation = generation,
     };
@@ -310,37 +338,44 @@ static void kvm_unpin(void *ctx)
     free(pin);
 }
 
-static const struct machine_ops kvm_ops = {
-    .missing = kvm_missing,
-    .open = kvm_open,
-    .close = kvm_close,
-    .backend = kvm_backend,
-    .platform = kvm_platform,
-    .guest_new = kvm_guest_new,
-    .guest_free = kvm_guest_free,
-    .join = kvm_join,
-    .leave = kvm_leave,
-    .populate = kvm_populate,
-    .depopulate = kvm_depopulate,
-    .address = kvm_address,
-    .read = kvm_read,
-    .write = kvm_write,
-    .write_later = kvm_write_later,
-    .quiesce = kvm_quiesce,
-    .violations = kvm_violations,
-    .pin = kvm_pin,
-    .unpin = kvm_unpin,
-};
+#define OPS(missing_)                   \
+    {                                   \
+        .missing = missing_,            \
+        .open = kvm_open,               \
+        .close = kvm_close,             \
+        .backend = kvm_backend,         \
+        .platform = kvm_platform,       \
+        .guest_new = kvm_guest_new,     \
+        .guest_free = kvm_guest_free,   \
+        .join = kvm_join,               \
+        .leave = kvm_leave,             \
+        .populate = kvm_populate,       \
+        .depopulate = kvm_depopulate,   \
+        .address = kvm_address,         \
+        .read = kvm_read,               \
+        .write = kvm_write,             \
+        .write_later = kvm_write_later, \
+        .quiesce = kvm_quiesce,         \
+        .violations = kvm_violations,   \
+        .pin = kvm_pin,                 \
+        .unpin = kvm_unpin,             \
+    }
+
+static const struct machine_ops kvm_ops = OPS(kvm_missing);
+static const struct machine_ops old_ops = OPS(old_missing);
 
 /* ---- the machines ------------------------------------------------------ */
 
-#define ALL                                                        \
-    (CAN_SHARE | CAN_PAY | CAN_CLONE | CAN_FINGERPRINT | CAN_PIN | \
+#define ALL                                               \
+    (CAN_SHARE | CAN_PAY | CAN_CLONE | CAN_FINGERPRINT |  \
      CAN_INLINE | CAN_TELL)
+#define KERNEL (ALL | CAN_HARVEST)
+#define TRAPPED (ALL | CAN_RESOLVE | CAN_TAKE_LAST | CAN_READ_ONLY)
 
 const struct machine machines[] = {
-    { "kernel", ALL | CAN_HARVEST, 0, 0, 0, &kvm_ops },
-    { "trapped", ALL | CAN_RESOLVE | CAN_TAKE_LAST | CAN_READ_ONLY,
-      PGSHARE_KVM_TRAPPED, 0, 0, &kvm_ops },
+    { "kernel", KERNEL | CAN_PIN, 0, 0, 0, &kvm_ops },
+    { "trapped", TRAPPED | CAN_PIN, PGSHARE_KVM_TRAPPED, 0, 0, &kvm_ops },
+    { "kernel, old", KERNEL, OLD, 0, 0, &old_ops },
+    { "trapped, old", TRAPPED, PGSHARE_KVM_TRAPPED | OLD, 0, 0, &old_ops },
 };
 const unsigned n_machines = sizeof(machines) / sizeof(machines[0]);

@@ -3,86 +3,28 @@
  * Pages whose content the guest does not want any more, though it keeps the
  * memory (free page reporting).
  */
-#include "contract/rig.h"
+#include "kvm/vmm.h"
 
-#include <pgshare/kvm.h>
-
-#include <sys/mman.h>
 #include <unistd.h>
 
 #define SHARED 8u /* pages 0 … 7 of both guests are shared */
 
-struct vmm {
-    struct pgshare_kvm *kvm;
-    struct pgshare_host *host;
-    struct pgshare_kvm_guest *guest[2];
-    unsigned char *memory[2]; /* [GFNS] pages */
-};
-
-static void open_vmm(struct vmm *vmm, int machine)
+static unsigned char fill(unsigned g, unsigned gfn)
 {
-    struct pgshare_kvm_guest_options options = {
-        .size = sizeof(options),
-        .flags = machines[machine].flavour,
-    };
-    uint64_t group;
-
-    *vmm = (struct vmm){ .kvm = NULL };
-    ck_assert_int_eq(pgshare_kvm_new(NULL, &vmm->kvm), 0);
-    ck_assert_int_eq(pgshare_host_new(pgshare_kvm_backend(vmm->kvm), NULL,
-                                      &vmm->host),
-                     0);
-    ck_assert_int_eq(pgshare_group_open(vmm->host, "vmm", &group), 0);
-    for (unsigned g = 0; g < 2; g++) {
-        vmm->memory[g] = mmap(NULL, GFNS * PAGE, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        ck_assert_ptr_ne(vmm->memory[g], MAP_FAILED);
-        for (unsigned gfn = 0; gfn < GFNS; gfn++)
-            memset(vmm->memory[g] + gfn * PAGE,
-                   (int)(gfn + 1 + (gfn < SHARED ? 0 : 100 * g)), PAGE);
-        ck_assert_int_eq(pgshare_kvm_guest_new(vmm->kvm, GFNS, &options,
-                                               &vmm->guest[g]),
-                         0);
-        ck_assert_int_eq(pgshare_kvm_slot_add(vmm->guest[g], 0, GFNS,
-                                              vmm->memory[g], 0, NULL),
-                         0);
-        ck_assert_int_eq(pgshare_kvm_join(vmm->guest[g], vmm->host, group), 0);
-    }
-    ck_assert_int_eq(pgshare_host_pass(vmm->host, 0), 0);
-    ck_assert_int_eq(pgshare_host_settle(vmm->host, 10 * SECOND), 0);
+    return (unsigned char)(gfn + 1 + (gfn < SHARED ? 0 : 100 * g));
 }
 
-static void close_vmm(struct vmm *vmm)
+static void open_shared(struct vmm *vmm, int machine)
 {
-    struct pgshare_kvm_info info = { .size = sizeof(info) };
-    struct pgshare_audit_options options = { .size = sizeof(options),
-                                             .flags = PGSHARE_AUDIT_BACKEND };
-    struct pgshare_audit audit = { .size = sizeof(audit) };
+    const struct vmm_options options = { .fill = fill };
 
-    ck_assert_int_eq(pgshare_host_settle(vmm->host, 10 * SECOND), 0);
-    ck_assert_int_eq(pgshare_host_audit(vmm->host, &options, &audit), 0);
-    ck_assert_uint_eq(audit.violations, 0);
-    for (unsigned g = 0; g < 2; g++)
-        ck_assert_int_eq(pgshare_kvm_leave(vmm->guest[g]), 0);
-    pgshare_host_free(vmm->host);
-    for (unsigned g = 0; g < 2; g++) {
-        pgshare_kvm_guest_free(vmm->guest[g]);
-        munmap(vmm->memory[g], GFNS * PAGE);
-    }
-    ck_assert_int_eq(pgshare_kvm_info(vmm->kvm, &info), 0);
-    ck_assert_uint_eq(info.frames, 0);
-    pgshare_kvm_free(vmm->kvm);
+    vmm_open(vmm, machine, &options);
+    vmm_pass(vmm);
 }
 
 static uint32_t state_of(struct vmm *vmm, unsigned g, uint64_t gfn)
 {
-    struct pgshare_gfn_info info = { .size = sizeof(info) };
-
-    ck_assert_int_eq(pgshare_gfn_info(vmm->host,
-                                      pgshare_kvm_handle(vmm->guest[g]), gfn,
-                                      &info),
-                     0);
-    return info.state;
+    return vmm_info(vmm, g, gfn).state;
 }
 
 static void must_be_zero(struct vmm *vmm, uint64_t gfn, uint64_t count)
@@ -99,7 +41,7 @@ START_TEST(pages_that_were_dropped_read_as_zeroes_and_are_memory)
     struct vmm vmm;
     uint64_t done;
 
-    open_vmm(&vmm, _i);
+    open_shared(&vmm, _i);
     ck_assert_uint_eq(state_of(&vmm, 0, 3), PGSHARE_GFN_SHARED);
     ck_assert_int_eq(pgshare_kvm_discard(vmm.guest[0], 4, 20, &done), 0);
     ck_assert_uint_eq(done, 20);
@@ -112,11 +54,10 @@ START_TEST(pages_that_were_dropped_read_as_zeroes_and_are_memory)
     for (unsigned i = 0; i < 100 && state_of(&vmm, 0, 4) != PGSHARE_GFN_SHARED;
          i++) {
         usleep(10000); /* after the next harvest */
-        ck_assert_int_eq(pgshare_host_pass(vmm.host, 0), 0);
-        ck_assert_int_eq(pgshare_host_settle(vmm.host, 10 * SECOND), 0);
+        vmm_pass(&vmm);
     }
     ck_assert_uint_eq(state_of(&vmm, 0, 4), PGSHARE_GFN_SHARED);
-    close_vmm(&vmm);
+    vmm_close(&vmm);
 }
 END_TEST
 
@@ -125,8 +66,8 @@ START_TEST(a_page_that_is_held_keeps_its_content_and_holes_stay_holes)
     struct vmm vmm;
     uint64_t dom, done;
 
-    open_vmm(&vmm, _i);
-    dom = pgshare_kvm_handle(vmm.guest[0]);
+    open_shared(&vmm, _i);
+    dom = vmm_dom(&vmm, 0);
     ck_assert_int_eq(pgshare_gfn_get(vmm.host, dom, 10, 1, PGSHARE_GET_WRITE,
                                      NULL),
                      0);
@@ -141,7 +82,7 @@ START_TEST(a_page_that_is_held_keeps_its_content_and_holes_stay_holes)
     must_be_zero(&vmm, 14, 2);
     ck_assert_int_eq(pgshare_gfn_put(vmm.host, dom, 10, 1, PGSHARE_GET_WRITE),
                      0);
-    close_vmm(&vmm);
+    vmm_close(&vmm);
 }
 END_TEST
 
@@ -150,7 +91,7 @@ START_TEST(a_guest_without_a_host_drops_pages_too)
     struct vmm vmm;
     uint64_t done;
 
-    open_vmm(&vmm, _i);
+    open_shared(&vmm, _i);
     ck_assert_int_eq(pgshare_kvm_leave(vmm.guest[0]), 0);
     ck_assert_int_eq(pgshare_kvm_discard(vmm.guest[0], 0, GFNS, &done), 0);
     ck_assert_uint_eq(done, GFNS);
@@ -162,16 +103,16 @@ START_TEST(a_guest_without_a_host_drops_pages_too)
     ck_assert_int_eq(pgshare_kvm_discard(NULL, 0, 1, NULL),
                      PGSHARE_ERR_INVALID);
     ck_assert_int_eq(pgshare_kvm_join(vmm.guest[0], vmm.host, 0), 0);
-    close_vmm(&vmm);
+    vmm_close(&vmm);
 }
 END_TEST
 
 static const struct contract_test tests[] = {
     { &pages_that_were_dropped_read_as_zeroes_and_are_memory,
-      CAN_FINGERPRINT },
+      CAN_FINGERPRINT | CAN_PIN },
     { &a_page_that_is_held_keeps_its_content_and_holes_stay_holes,
-      CAN_FINGERPRINT },
-    { &a_guest_without_a_host_drops_pages_too, CAN_FINGERPRINT },
+      CAN_FINGERPRINT | CAN_PIN },
+    { &a_guest_without_a_host_drops_pages_too, CAN_FINGERPRINT | CAN_PIN },
 };
 
 static Suite *make(void)

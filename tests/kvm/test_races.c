@@ -252,10 +252,11 @@ START_TEST(writes_while_pages_are_shared_are_never_lost)
 END_TEST
 
 static const struct contract_test tests[] = {
-    { &disk_reads_into_pages_that_are_being_shared_are_never_lost, CAN_SHARE },
-    { &nor_are_those_by_io_uring, CAN_SHARE },
-    { &nor_are_those_by_pread, CAN_SHARE },
-    { &nor_are_those_of_a_disk_that_takes_its_time, CAN_SHARE },
+    { &disk_reads_into_pages_that_are_being_shared_are_never_lost,
+      CAN_SHARE | CAN_PIN },
+    { &nor_are_those_by_io_uring, CAN_SHARE | CAN_PIN },
+    { &nor_are_those_by_pread, CAN_SHARE | CAN_PIN },
+    { &nor_are_those_of_a_disk_that_takes_its_time, CAN_SHARE | CAN_PIN },
     { &writes_while_pages_are_shared_are_never_lost, CAN_SHARE },
 };
 

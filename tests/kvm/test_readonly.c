@@ -3,9 +3,7 @@
  * Read-only memory: slots that nobody is to write to, ranges that are declared
  * so, and what a VMM does with a vCPU that tried.
  */
-#include "contract/rig.h"
-
-#include <pgshare/kvm.h>
+#include "kvm/vmm.h"
 
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -17,26 +15,22 @@
 #define EXIT_MEMORY_FAULT 39u
 #define MEMORY_FAULT_PRIVATE 8u
 
-/* ---- a VMM with two guests that have the same firmware ------------------ */
+/* ---- guests that have the same firmware --------------------------------- */
 
-struct vmm {
-    struct pgshare_kvm *kvm;
-    struct pgshare_host *host;
-    uint64_t group;
-    struct pgshare_kvm_guest *guest[2];
-    unsigned char *memory[2]; /* [GFNS] pages */
+struct rom {
+    struct vmm vmm; /* first */
     unsigned reports;
     struct pgshare_report report;
 };
 
 static void hear(void *ctx, const struct pgshare_report *report)
 {
-    struct vmm *vmm = ctx;
+    struct rom *rom = ctx;
 
     if (report->kind != PGSHARE_REPORT_READONLY_WRITE)
         return;
-    vmm->report = *report;
-    vmm->reports++;
+    rom->report = *report;
+    rom->reports++;
 }
 
 static void add_rom(struct vmm *vmm, unsigned g)
@@ -54,91 +48,45 @@ static void add_slots(struct vmm *vmm, unsigned g)
                      0);
 }
 
-/* Once the guest has joined, the VMM says what is read-only. */
+/* Once a guest has joined, the VMM says what is read-only. */
 static void declare_rom(struct vmm *vmm, unsigned g, int on)
 {
-    ck_assert_int_eq(pgshare_declare_read_only(vmm->host,
-                                               pgshare_kvm_handle(vmm->guest[g]),
-                                               0, ROM, on),
+    ck_assert_int_eq(pgshare_declare_read_only(vmm->host, vmm_dom(vmm, g), 0,
+                                               ROM, on),
                      0);
 }
 
-/* The first guest joins before it has slots, the second one after. */
-static void open_vmm(struct vmm *vmm, int machine)
+static void open_rom(struct rom *rom, int machine)
 {
-    struct pgshare_kvm_guest_options options = {
-        .size = sizeof(options),
-        .flags = machines[machine].flavour,
+    const struct vmm_options options = {
+        .host = { .report = hear, .ctx = rom },
+        .slots = add_slots,
     };
-    struct pgshare_host_options host = { .size = sizeof(host),
-                                         .report = hear,
-                                         .ctx = vmm };
 
-    *vmm = (struct vmm){ .kvm = NULL };
-    ck_assert_int_eq(pgshare_kvm_new(NULL, &vmm->kvm), 0);
-    ck_assert_int_eq(pgshare_host_new(pgshare_kvm_backend(vmm->kvm), &host,
-                                      &vmm->host),
-                     0);
-    ck_assert_int_eq(pgshare_group_open(vmm->host, "vmm", &vmm->group), 0);
-    for (unsigned g = 0; g < 2; g++) {
-        vmm->memory[g] = mmap(NULL, GFNS * PAGE, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        ck_assert_ptr_ne(vmm->memory[g], MAP_FAILED);
+    *rom = (struct rom){ .reports = 0 };
+    vmm_open(&rom->vmm, machine, &options);
+    for (unsigned g = 0; g < VMM_GUESTS; g++)
+        declare_rom(&rom->vmm, g, 1);
+}
+
+static void close_rom(struct rom *rom)
+{
+    for (unsigned g = 0; g < VMM_GUESTS; g++)
         for (unsigned gfn = 0; gfn < GFNS; gfn++)
-            memset(vmm->memory[g] + gfn * PAGE, (int)gfn + 1, PAGE);
-        ck_assert_int_eq(pgshare_kvm_guest_new(vmm->kvm, GFNS, &options,
-                                               &vmm->guest[g]),
-                         0);
-        if (g)
-            add_slots(vmm, g);
-        ck_assert_int_eq(pgshare_kvm_join(vmm->guest[g], vmm->host, vmm->group),
-                         0);
-        if (!g)
-            add_slots(vmm, g);
-        declare_rom(vmm, g, 1);
-    }
+            ck_assert_uint_eq(rom->vmm.memory[g][gfn * PAGE + 9], gfn + 1);
+    vmm_close(&rom->vmm);
 }
 
-static void close_vmm(struct vmm *vmm)
+static bool is_read_only(const struct vmm *vmm, unsigned g, uint64_t gfn)
 {
-    for (unsigned g = 0; g < 2; g++)
-        for (unsigned gfn = 0; gfn < GFNS; gfn++)
-            ck_assert_uint_eq(vmm->memory[g][gfn * PAGE + 9], gfn + 1);
-    for (unsigned g = 0; g < 2; g++)
-        ck_assert_int_eq(pgshare_kvm_leave(vmm->guest[g]), 0);
-    pgshare_host_free(vmm->host);
-    for (unsigned g = 0; g < 2; g++) {
-        pgshare_kvm_guest_free(vmm->guest[g]);
-        munmap(vmm->memory[g], GFNS * PAGE);
-    }
-    pgshare_kvm_free(vmm->kvm);
-}
-
-static uint32_t flags_of(struct vmm *vmm, unsigned g, uint64_t gfn)
-{
-    struct pgshare_gfn_info info = { .size = sizeof(info) };
-
-    ck_assert_int_eq(pgshare_gfn_info(vmm->host,
-                                      pgshare_kvm_handle(vmm->guest[g]), gfn,
-                                      &info),
-                     0);
-    return info.flags;
-}
-
-static bool is_shared(struct vmm *vmm, unsigned g, uint64_t gfn)
-{
-    struct pgshare_gfn_info info = { .size = sizeof(info) };
-
-    pgshare_gfn_info(vmm->host, pgshare_kvm_handle(vmm->guest[g]), gfn, &info);
-    return info.state == PGSHARE_GFN_SHARED;
+    return vmm_info(vmm, g, gfn).flags & PGSHARE_GFN_READ_ONLY;
 }
 
 static void share_all(struct vmm *vmm)
 {
-    ck_assert_int_eq(pgshare_host_pass(vmm->host, 0), 0);
-    ck_assert_int_eq(pgshare_host_settle(vmm->host, 10 * SECOND), 0);
+    vmm_pass(vmm);
     for (unsigned gfn = 0; gfn < GFNS; gfn++)
-        ck_assert(is_shared(vmm, 0, gfn) && is_shared(vmm, 1, gfn));
+        ck_assert(vmm_is_shared(vmm, 0, gfn) && vmm_is_shared(vmm, 1, gfn));
 }
 
 /* What the library says of an exit at that page. */
@@ -163,35 +111,37 @@ static uint32_t say(struct vmm *vmm, uint32_t reason, uint64_t gfn, bool write)
 
 START_TEST(a_slot_for_reading_is_shared_and_stays_for_reading)
 {
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
 
-    open_vmm(&vmm, _i);
-    share_all(&vmm);
+    open_rom(&rom, _i);
+    share_all(vmm);
     for (unsigned g = 0; g < 2; g++)
         for (unsigned gfn = 0; gfn < GFNS; gfn++)
-            ck_assert_int_eq(!(flags_of(&vmm, g, gfn) & PGSHARE_GFN_READ_ONLY),
+            ck_assert_int_eq(!(is_read_only(vmm, g, gfn)),
                              gfn >= ROM);
-    close_vmm(&vmm);
+    close_rom(&rom);
 }
 END_TEST
 
 START_TEST(an_exit_of_a_write_to_it_is_reported)
 {
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
 
-    open_vmm(&vmm, _i);
+    open_rom(&rom, _i);
     for (unsigned round = 0; round < 2; round++) {
-        ck_assert_uint_eq(say(&vmm, KVM_EXIT_MMIO, 3, true),
+        ck_assert_uint_eq(say(vmm, KVM_EXIT_MMIO, 3, true),
                           PGSHARE_KVM_EXIT_REFUSED);
-        ck_assert_uint_eq(say(&vmm, EXIT_MEMORY_FAULT, 4, true),
+        ck_assert_uint_eq(say(vmm, EXIT_MEMORY_FAULT, 4, true),
                           PGSHARE_KVM_EXIT_REFUSED);
-        pgshare_host_settle(vmm.host, SECOND);
-        ck_assert_uint_eq(vmm.reports, 2 * round + 2);
-        ck_assert_uint_eq(vmm.report.dom, pgshare_kvm_handle(vmm.guest[0]));
-        ck_assert_uint_eq(vmm.report.gfn, 4);
-        share_all(&vmm); /* as long as it is private, and then shared */
+        pgshare_host_settle(vmm->host, SECOND);
+        ck_assert_uint_eq(rom.reports, 2 * round + 2);
+        ck_assert_uint_eq(rom.report.dom, vmm_dom(vmm, 0));
+        ck_assert_uint_eq(rom.report.gfn, 4);
+        share_all(vmm); /* as long as it is private, and then shared */
     }
-    close_vmm(&vmm);
+    close_rom(&rom);
 }
 END_TEST
 
@@ -199,76 +149,79 @@ START_TEST(an_exit_that_is_about_something_else_is_the_vmms)
 {
     struct pgshare_kvm_exit answer = { .size = sizeof(answer) };
     struct kvm_run run = { .exit_reason = KVM_EXIT_DIRTY_RING_FULL };
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
 
-    open_vmm(&vmm, _i);
-    ck_assert_uint_eq(say(&vmm, KVM_EXIT_MMIO, 3, false),
+    open_rom(&rom, _i);
+    ck_assert_uint_eq(say(vmm, KVM_EXIT_MMIO, 3, false),
                       PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_uint_eq(say(&vmm, KVM_EXIT_MMIO, ROM, true),
+    ck_assert_uint_eq(say(vmm, KVM_EXIT_MMIO, ROM, true),
                       PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_uint_eq(say(&vmm, KVM_EXIT_MMIO, GFNS + 100, true),
+    ck_assert_uint_eq(say(vmm, KVM_EXIT_MMIO, GFNS + 100, true),
                       PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_uint_eq(say(&vmm, KVM_EXIT_HLT, 3, true), PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_int_eq(pgshare_kvm_exit(vmm.guest[0], &run, &answer), 0);
+    ck_assert_uint_eq(say(vmm, KVM_EXIT_HLT, 3, true), PGSHARE_KVM_EXIT_OTHER);
+    ck_assert_int_eq(pgshare_kvm_exit(vmm->guest[0], &run, &answer), 0);
     ck_assert_uint_eq(answer.verdict, PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_uint_eq(vmm.reports, 0);
+    ck_assert_uint_eq(rom.reports, 0);
     ck_assert_int_eq(pgshare_kvm_exit(NULL, &run, &answer),
                      PGSHARE_ERR_INVALID);
-    ck_assert_int_eq(pgshare_kvm_exit(vmm.guest[0], NULL, &answer),
+    ck_assert_int_eq(pgshare_kvm_exit(vmm->guest[0], NULL, &answer),
                      PGSHARE_ERR_INVALID);
-    ck_assert_int_eq(pgshare_kvm_exit(vmm.guest[0], &run, NULL),
+    ck_assert_int_eq(pgshare_kvm_exit(vmm->guest[0], &run, NULL),
                      PGSHARE_ERR_INVALID);
-    close_vmm(&vmm);
+    close_rom(&rom);
 }
 END_TEST
 
 START_TEST(a_fault_on_memory_that_is_there_is_tried_again)
 {
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
     void *at;
 
-    open_vmm(&vmm, _i);
-    share_all(&vmm);
-    ck_assert_uint_eq(say(&vmm, EXIT_MEMORY_FAULT, ROM + 1, true),
+    open_rom(&rom, _i);
+    share_all(vmm);
+    ck_assert_uint_eq(say(vmm, EXIT_MEMORY_FAULT, ROM + 1, true),
                       PGSHARE_KVM_EXIT_AGAIN);
-    ck_assert(is_shared(&vmm, 0, ROM + 1));
-    ck_assert_uint_eq(say(&vmm, EXIT_MEMORY_FAULT, GFNS + 100, true),
+    ck_assert(vmm_is_shared(vmm, 0, ROM + 1));
+    ck_assert_uint_eq(say(vmm, EXIT_MEMORY_FAULT, GFNS + 100, true),
                       PGSHARE_KVM_EXIT_OTHER);
-    ck_assert_uint_eq(say(&vmm, EXIT_MEMORY_FAULT, ROM + 1, false),
+    ck_assert_uint_eq(say(vmm, EXIT_MEMORY_FAULT, ROM + 1, false),
                       PGSHARE_KVM_EXIT_OTHER); /* of private memory */
-    at = vmm.memory[0] + (ROM + 2) * PAGE;
+    at = vmm->memory[0] + (ROM + 2) * PAGE;
     munmap(at, PAGE); /* a VMM that breaks its word */
-    ck_assert_uint_eq(say(&vmm, EXIT_MEMORY_FAULT, ROM + 2, true),
+    ck_assert_uint_eq(say(vmm, EXIT_MEMORY_FAULT, ROM + 2, true),
                       PGSHARE_KVM_EXIT_OTHER);
     ck_assert_ptr_eq(mmap(at, PAGE, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
                      at);
     memset(at, ROM + 3, PAGE);
-    close_vmm(&vmm);
+    close_rom(&rom);
 }
 END_TEST
 
 START_TEST(a_slot_that_was_for_reading_leaves_nothing_behind)
 {
     struct pgshare_kvm_guest *guest;
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
 
-    open_vmm(&vmm, _i);
-    guest = vmm.guest[1];
-    declare_rom(&vmm, 1, 0);
+    open_rom(&rom, _i);
+    guest = vmm->guest[1];
+    declare_rom(vmm, 1, 0);
     ck_assert_int_eq(pgshare_kvm_slot_remove(guest, 0), 0);
-    ck_assert_int_eq(pgshare_kvm_slot_add(guest, 0, ROM, vmm.memory[1], 0,
+    ck_assert_int_eq(pgshare_kvm_slot_add(guest, 0, ROM, vmm->memory[1], 0,
                                           NULL),
                      0);
     for (unsigned gfn = 0; gfn < ROM; gfn++) {
-        ck_assert(!(flags_of(&vmm, 1, gfn) & PGSHARE_GFN_READ_ONLY));
-        vmm.memory[1][gfn * PAGE] ^= 0xff;
+        ck_assert(!(is_read_only(vmm, 1, gfn)));
+        vmm->memory[1][gfn * PAGE] ^= 0xff;
     }
     ck_assert_int_eq(pgshare_kvm_slot_remove(guest, 0), 0);
-    add_rom(&vmm, 1);
-    declare_rom(&vmm, 1, 1);
-    ck_assert(flags_of(&vmm, 1, 0) & PGSHARE_GFN_READ_ONLY);
-    close_vmm(&vmm);
+    add_rom(vmm, 1);
+    declare_rom(vmm, 1, 1);
+    ck_assert(is_read_only(vmm, 1, 0));
+    close_rom(&rom);
 }
 END_TEST
 
@@ -276,17 +229,18 @@ END_TEST
 
 START_TEST(in_kernel_mode_no_other_range_can_be_guarded)
 {
-    struct vmm vmm;
+    struct rom rom;
+    struct vmm *vmm = &rom.vmm;
     uint64_t dom;
 
-    open_vmm(&vmm, _i);
-    dom = pgshare_kvm_handle(vmm.guest[0]);
-    ck_assert_int_eq(pgshare_declare_read_only(vmm.host, dom, ROM, 2, 1),
+    open_rom(&rom, _i);
+    dom = vmm_dom(vmm, 0);
+    ck_assert_int_eq(pgshare_declare_read_only(vmm->host, dom, ROM, 2, 1),
                      PGSHARE_ERR_NOTSUP);
-    ck_assert_int_eq(pgshare_declare_read_only(vmm.host, dom, ROM - 1, 1, 1),
+    ck_assert_int_eq(pgshare_declare_read_only(vmm->host, dom, ROM - 1, 1, 1),
                      0);
-    ck_assert(!(flags_of(&vmm, 0, ROM) & PGSHARE_GFN_READ_ONLY));
-    close_vmm(&vmm);
+    ck_assert(!(is_read_only(vmm, 0, ROM)));
+    close_rom(&rom);
 }
 END_TEST
 
@@ -388,12 +342,15 @@ START_TEST(what_is_no_virtual_machine_is_told_apart)
 END_TEST
 
 static const struct contract_test tests[] = {
-    { &a_slot_for_reading_is_shared_and_stays_for_reading, CAN_FINGERPRINT },
-    { &an_exit_of_a_write_to_it_is_reported, CAN_FINGERPRINT },
-    { &an_exit_that_is_about_something_else_is_the_vmms, CAN_SHARE },
-    { &a_fault_on_memory_that_is_there_is_tried_again, CAN_FINGERPRINT },
-    { &a_slot_that_was_for_reading_leaves_nothing_behind, CAN_SHARE },
-    { &in_kernel_mode_no_other_range_can_be_guarded, CAN_HARVEST },
+    { &a_slot_for_reading_is_shared_and_stays_for_reading,
+      CAN_FINGERPRINT | CAN_PIN },
+    { &an_exit_of_a_write_to_it_is_reported, CAN_FINGERPRINT | CAN_PIN },
+    { &an_exit_that_is_about_something_else_is_the_vmms, CAN_SHARE | CAN_PIN },
+    { &a_fault_on_memory_that_is_there_is_tried_again,
+      CAN_FINGERPRINT | CAN_PIN },
+    { &a_slot_that_was_for_reading_leaves_nothing_behind,
+      CAN_SHARE | CAN_PIN },
+    { &in_kernel_mode_no_other_range_can_be_guarded, CAN_HARVEST | CAN_PIN },
     { &a_page_stays_guarded_whatever_becomes_of_it, CAN_READ_ONLY },
     { &a_page_that_was_never_touched_is_guarded, CAN_READ_ONLY },
     { &it_is_guarded_again_when_a_guest_resumes, CAN_READ_ONLY },

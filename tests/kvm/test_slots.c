@@ -292,13 +292,19 @@ START_TEST(memory_that_is_unmapped_under_the_library_harms_nobody_else)
 END_TEST
 
 static const struct contract_test tests[] = {
-    { &shared_memory_is_dumped_and_inherited_as_little_as_before, CAN_SHARE },
-    { &the_kernel_counts_as_many_frames_as_the_library, CAN_SHARE },
-    { &memory_that_is_unmapped_under_the_library_harms_nobody_else, CAN_SHARE },
-    { &memory_that_cannot_be_shared_is_refused_with_the_reason, CAN_HARVEST },
-    { &memory_that_is_locked_or_merged_by_others_is_refused, CAN_HARVEST },
-    { &slots_do_not_overlap_in_the_guest_nor_in_memory, CAN_HARVEST },
-    { &memory_that_is_not_to_be_dumped_is_not_when_it_is_shared, CAN_HARVEST },
+    { &shared_memory_is_dumped_and_inherited_as_little_as_before,
+      CAN_SHARE | CAN_PIN },
+    { &the_kernel_counts_as_many_frames_as_the_library, CAN_SHARE | CAN_PIN },
+    { &memory_that_is_unmapped_under_the_library_harms_nobody_else,
+      CAN_SHARE | CAN_PIN },
+    { &memory_that_cannot_be_shared_is_refused_with_the_reason,
+      CAN_HARVEST | CAN_PIN },
+    { &memory_that_is_locked_or_merged_by_others_is_refused,
+      CAN_HARVEST | CAN_PIN },
+    { &slots_do_not_overlap_in_the_guest_nor_in_memory,
+      CAN_HARVEST | CAN_PIN },
+    { &memory_that_is_not_to_be_dumped_is_not_when_it_is_shared,
+      CAN_HARVEST | CAN_PIN },
 };
 
 static Suite *make(void)

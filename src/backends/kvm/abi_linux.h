@@ -66,7 +66,11 @@ struct pgs_pm_scan {
 #define PGS_PM_SCAN_WP_MATCHING ((uint64_t)1 << 0)
 #define PGS_PAGEMAP_SCAN _IOWR('f', 16, struct pgs_pm_scan)
 
-/* A word of /proc/self/pagemap: nobody else maps the page. */
+/* A word of /proc/self/pagemap. EXCLUSIVE: nobody else maps the page. */
 #define PGS_PAGEMAP_EXCLUSIVE ((uint64_t)1 << 56)
+#define PGS_PAGEMAP_PROTECTED ((uint64_t)1 << 57)
+#define PGS_PAGEMAP_FILE ((uint64_t)1 << 61)
+#define PGS_PAGEMAP_SWAPPED ((uint64_t)1 << 62)
+#define PGS_PAGEMAP_PRESENT ((uint64_t)1 << 63)
 
 #endif

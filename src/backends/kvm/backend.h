@@ -35,6 +35,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #define PAGE PGSHARE_PAGE_SIZE
 #define CHUNK 512u
@@ -281,6 +282,7 @@ struct pgshare_kvm {
     uint32_t pools_used;
     struct pgs_kvm_hold hold;
     struct pgs_kvm_budget budget;
+    bool in_place; /* pages cannot be moved: still.c */
     int staging; /* userfaultfd of the hold; also stops writes in home.c */
     int pagemap;
     pid_t owner;
@@ -300,6 +302,13 @@ struct pgshare_kvm {
 
     _Atomic uint64_t merges, moved_back, pinned, slipped, healed, faults;
 };
+
+/* In a child of the VMM's process its guests are not there, and the descriptors
+ * are the parent's. */
+static inline bool pgs_is_child(const struct pgshare_kvm *kvm)
+{
+    return kvm->owner != getpid();
+}
 
 static inline enum pgs_kvm_kind pgs_kind(const struct pgshare_kvm_guest *guest,
                                          uint64_t gfn)
@@ -409,12 +418,13 @@ struct pgs_kvm_window {
     const struct pgs_kvm_slot *slot;
     uint64_t gfn;
     uint32_t n;
-    uint32_t stage;
+    uint32_t stage; /* HOLD_NONE: pages are looked at in their places */
     unsigned char *at;
     int8_t *status;
     uint8_t state[CHUNK];
     bool filled[CHUNK];  /* OUT, and known not to be all zeroes */
-    bool nothing[CHUNK]; /* there was no memory when it was opened, if … */
+    bool nothing[CHUNK]; /* if it was looked at: … there was no memory, … */
+    bool own[CHUNK];     /* … or memory of the page's own */
     bool looked;
 };
 
@@ -436,6 +446,13 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
                     uint64_t place);
 /* Answers how many pages have become held memory. */
 uint32_t pgs_window_close(struct pgs_kvm_window *window);
+
+/* still.c: what a window does where pages cannot be moved */
+void pgs_still_out(struct pgs_kvm_window *window, uint32_t first, uint32_t end);
+void pgs_still_drop(struct pgs_kvm_window *window, uint32_t i);
+void pgs_still_end(struct pgs_kvm_window *window);
+/* Answers how much memory is held for what was given up. */
+uint32_t pgs_still_settle(struct pgs_kvm_window *window);
 
 /* home.c: pages in pool mappings */
 
@@ -459,9 +476,10 @@ int pgs_scan_is_own(struct pgshare_kvm_guest *guest, uint64_t gfn);
 /* Which of `n` ≤ CHUNK staged pages are memory? */
 void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
                      bool *ret_memory);
-/* In which of `n` ≤ CHUNK pages is there nothing, not even a zero page? */
-void pgs_scan_empty(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
-                    bool *ret_empty);
+/* In which of `n` ≤ CHUNK pages is there nothing, not even a zero page, and in
+ * which memory of their own? */
+int pgs_scan_window(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                    bool *ret_nothing, bool *ret_own);
 bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn);
 int pgs_scan_harvest(struct pgshare_kvm_guest *guest);
 int pgs_scan_changes(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,

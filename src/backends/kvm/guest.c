@@ -174,10 +174,11 @@ static void destroy(struct pgshare_kvm_guest *guest)
 
 static int open_uffd(const struct pgshare_kvm_guest *guest)
 {
-    uint64_t features = PGS_UFFD_MOVE | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-                        PGS_UFFD_WP_SHMEM;
+    uint64_t features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | PGS_UFFD_WP_SHMEM;
 
-    if (!guest->trapped)
+    if (!guest->kvm->in_place)
+        features |= PGS_UFFD_MOVE;
+    if (!guest->kvm->in_place && !guest->trapped)
         features |= PGS_UFFD_WP_ASYNC | PGS_UFFD_WP_UNPOPULATED;
     return pgs_sys_uffd_open(features);
 }
@@ -192,6 +193,8 @@ int pgshare_kvm_guest_new(struct pgshare_kvm *kvm, uint64_t gfns,
 
     if (!kvm || !ret_guest || !gfns || gfns > GFNS_MAX)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(kvm))
+        return PGSHARE_ERR_FORKED;
     r = pgs_abi_in(&ours, sizeof(ours), sizeof(ours.size), options);
     if (r)
         return r;
@@ -223,22 +226,40 @@ int pgshare_kvm_guest_new(struct pgshare_kvm *kvm, uint64_t gfns,
     return 0;
 }
 
+static void unlink_guest(struct pgshare_kvm_guest *guest)
+{
+    struct pgshare_kvm_guest **link = &guest->kvm->guests;
+
+    while (*link != guest)
+        link = &(*link)->next;
+    *link = guest->next;
+}
+
+/* In a child: locks may be held by threads that it does not have, and what is to
+ * be undone is the parent's. Tables go with the child. */
+static void forget(struct pgshare_kvm_guest *guest)
+{
+    unlink_guest(guest);
+    close(guest->uffd);
+    free(guest);
+}
+
 struct pgshare_kvm_guest *pgshare_kvm_guest_free(
     struct pgshare_kvm_guest *guest)
 {
-    struct pgshare_kvm_guest **link;
     struct pgshare_kvm *kvm;
 
     if (!guest)
         return NULL;
     kvm = guest->kvm;
+    if (pgs_is_child(kvm)) {
+        forget(guest);
+        return NULL;
+    }
     while (guest->n_slots)
         pgs_slot_release(guest, &guest->slots[guest->n_slots - 1]);
     pthread_mutex_lock(&kvm->lock);
-    link = &kvm->guests;
-    while (*link != guest)
-        link = &(*link)->next;
-    *link = guest->next;
+    unlink_guest(guest);
     pgs_pool_put(kvm, guest->pool);
     pthread_mutex_unlock(&kvm->lock);
     pgs_handler_forget(guest);
@@ -288,6 +309,8 @@ int pgshare_kvm_join(struct pgshare_kvm_guest *guest, struct pgshare_host *host,
 
     if (!guest || !host || host != guest->kvm->host)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     if (atomic_load(&guest->handle))
         return PGSHARE_ERR_EXISTS;
     r = pgs_suspend_end(guest); /* it left while it was suspended */
@@ -315,5 +338,7 @@ int pgshare_kvm_leave(struct pgshare_kvm_guest *guest)
 
     if (!handle)
         return PGSHARE_ERR_STATE;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     return pgshare_domain_remove(guest->kvm->host, handle);
 }

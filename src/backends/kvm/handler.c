@@ -96,8 +96,11 @@ static enum todo judge(struct pgshare_kvm_guest *guest, uint64_t gfn,
         return ASK;
     case KIND_ZERO:
         return write ? ASK : show_zeroes(guest, gfn);
-    case KIND_FRAME:
     case KIND_MARKED:
+        if (protected_ && !guest->trapped) /* the next harvest tells */
+            pgs_sys_uffd_protect(guest->uffd, pgs_at(guest, gfn), PAGE, false);
+        return protected_ && guest->trapped ? ASK : WAKE;
+    case KIND_FRAME:
         return protected_ && guest->trapped ? ASK : WAKE;
     case KIND_LEFT:
     case KIND_UNTOLD:

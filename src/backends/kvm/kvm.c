@@ -9,18 +9,32 @@
 
 #include "base/abi.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-static bool open_all(struct pgshare_kvm *kvm, int *ret_error)
+/* Where pages cannot be moved, they are shared in their places, if the VMM says
+ * that this is safe. */
+static void open_staging(struct pgshare_kvm *kvm, uint32_t flags)
+{
+    const uint64_t features = PGS_UFFD_WP_SHMEM |
+                              UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+
+    kvm->staging = pgs_sys_uffd_open(features | PGS_UFFD_MOVE);
+    kvm->in_place = kvm->staging == -EINVAL &&
+                    flags & PGSHARE_KVM_DMA_DECLARED;
+    if (kvm->in_place)
+        kvm->staging = pgs_sys_uffd_open(features);
+}
+
+static bool open_all(struct pgshare_kvm *kvm, uint32_t flags, int *ret_error)
 {
     const size_t pools = POOLS_MAX * sizeof(*kvm->pools);
     void *at;
 
-    kvm->staging = pgs_sys_uffd_open(PGS_UFFD_MOVE | PGS_UFFD_WP_SHMEM |
-                                     UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+    open_staging(kvm, flags);
     kvm->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (kvm->staging < 0 || kvm->pagemap < 0) {
         *ret_error = PGSHARE_ERR_NOTSUP;
@@ -69,21 +83,20 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     r = pgs_abi_in(&ours, sizeof(ours), sizeof(ours.size), options);
     if (r)
         return r;
-    if (ours.flags || ours.reserved)
+    if (ours.flags & ~(uint32_t)PGSHARE_KVM_DMA_DECLARED || ours.reserved)
         return PGSHARE_ERR_INVALID;
     kvm = calloc(1, sizeof(*kvm));
     if (!kvm)
         return PGSHARE_ERR_NOMEM;
     kvm->backend.ops = &pgs_kvm_ops;
     kvm->staging = kvm->pagemap = kvm->kick = -1;
-    for (unsigned i = 0; i < SCRATCHES; i++) {
+    for (unsigned i = 0; i < SCRATCHES; i++)
         pthread_mutex_init(&kvm->scratch[i].lock, NULL);
-    }
     kvm->owner = getpid();
     pgs_budget_init(&kvm->budget, ours.mappings_spare);
     pthread_mutex_init(&kvm->lock, NULL);
     pthread_mutex_init(&kvm->hearing, NULL);
-    if (!open_all(kvm, &r)) {
+    if (!open_all(kvm, ours.flags, &r)) {
         destroy(kvm);
         return r;
     }
@@ -91,12 +104,28 @@ int pgshare_kvm_new(const struct pgshare_kvm_options *options,
     return 0;
 }
 
+/* In a child: nothing but the descriptors is its own. */
+static void forget(struct pgshare_kvm *kvm)
+{
+    while (kvm->guests)
+        pgshare_kvm_guest_free(kvm->guests);
+    for (uint32_t i = 0; i < kvm->pools_used; i++)
+        if (kvm->pools[i])
+            close(kvm->pools[i]->fd);
+    close(kvm->kick);
+    close(kvm->pagemap);
+    close(kvm->staging);
+    free(kvm);
+}
+
 struct pgshare_kvm *pgshare_kvm_free(struct pgshare_kvm *kvm)
 {
     if (!kvm)
         return NULL;
-    if (kvm->owner != getpid())
-        kvm->handling = false;
+    if (pgs_is_child(kvm)) {
+        forget(kvm);
+        return NULL;
+    }
     while (kvm->guests)
         pgshare_kvm_guest_free(kvm->guests);
     pgs_pool_put(kvm, NULL);

@@ -113,6 +113,14 @@ static bool is_guest(const struct pgshare_kvm *kvm, const void *cookie)
     return guest;
 }
 
+static uint32_t caps_of(const struct pgshare_kvm_guest *guest)
+{
+    if (guest->trapped)
+        return 0;
+    return (uint32_t)PGSHARE_CAP_PLATFORM_COW |
+           (guest->kvm->in_place ? 0 : (uint32_t)PGSHARE_CAP_CHANGE_LOG);
+}
+
 static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
                               const struct pgshare_domain_options *options,
                               struct pgshare_domain_attach *ret_attach)
@@ -146,9 +154,7 @@ static int backend_domain_add(struct pgshare_backend *backend, uint64_t dom,
         *ret_attach = (struct pgshare_domain_attach){
             .size = sizeof(*ret_attach),
             .cookie = guest,
-            .caps = guest->trapped ? 0
-                                   : (uint32_t)PGSHARE_CAP_PLATFORM_COW |
-                                         PGSHARE_CAP_CHANGE_LOG,
+            .caps = caps_of(guest),
         };
     }
     pthread_mutex_unlock(&kvm->lock);

@@ -58,9 +58,10 @@ static void detach(struct pgshare_kvm_probe *probe)
     if (has(PGS_UFFD_MOVE))
         say(probe, PGSHARE_KVM_GOOD, 0, "pages can be detached from a guest");
     else
-        say(probe, PGSHARE_KVM_REFUSED, 0,
+        say(probe, PGSHARE_KVM_LESS, 0,
             "the kernel cannot move pages (UFFDIO_MOVE, Linux 6.8): disk reads "
-            "under way would be lost; install a newer kernel");
+            "under way would be lost, unless the VMM declares them "
+            "(PGSHARE_KVM_DMA_DECLARED); install a newer kernel");
 }
 
 static void protect(struct pgshare_kvm_probe *probe)
@@ -79,9 +80,9 @@ static void logging(struct pgshare_kvm_probe *probe)
             PGS_UFFD_WP_UNPOPULATED))
         say(probe, PGSHARE_KVM_GOOD, 0, "the kernel logs writes");
     else
-        say(probe, PGSHARE_KVM_REFUSED, 0,
-            "the kernel cannot log writes (UFFD_FEATURE_WP_ASYNC, Linux 6.7); "
-            "only trapped guests could share; install a newer kernel");
+        say(probe, PGSHARE_KVM_LESS, 0,
+            "the kernel cannot log writes (UFFD_FEATURE_WP_ASYNC, Linux 6.7), "
+            "so that each pass looks at all pages; install a newer kernel");
 }
 
 static void pagemap(struct pgshare_kvm_probe *probe)
@@ -103,11 +104,14 @@ static void pagemap(struct pgshare_kvm_probe *probe)
         close(fd);
     if (error >= 0)
         say(probe, PGSHARE_KVM_GOOD, 0, "page tables can be scanned");
+    else if (fd >= 0)
+        say(probe, PGSHARE_KVM_LESS, -error,
+            "page tables cannot be scanned (PAGEMAP_SCAN, Linux 6.7), but read "
+            "word by word; install a newer kernel");
     else
         say(probe, PGSHARE_KVM_REFUSED, -error,
-            "page tables cannot be scanned (PAGEMAP_SCAN of "
-            "/proc/self/pagemap, Linux 6.7), so that broken sharing would not "
-            "be noticed; install a newer kernel, and mount /proc");
+            "page tables cannot be read (/proc/self/pagemap), so that broken "
+            "sharing would not be noticed; mount /proc");
 }
 
 static void reading(struct pgshare_kvm_probe *probe)

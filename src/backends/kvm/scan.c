@@ -32,6 +32,42 @@ static bool is_own(uint64_t categories)
     return categories & PGS_PAGE_SWAPPED;
 }
 
+/* A word of /proc/self/pagemap. Of what nobody else maps the kernel's zero page
+ * is none. */
+static uint8_t categories_in(uint64_t word)
+{
+    uint64_t found = 0;
+
+    if (word & PGS_PAGEMAP_PRESENT)
+        found |= PGS_PAGE_PRESENT;
+    if (word & PGS_PAGEMAP_SWAPPED)
+        found |= PGS_PAGE_SWAPPED;
+    if (found && word & PGS_PAGEMAP_FILE)
+        found |= PGS_PAGE_FILE;
+    if (found && !(word & PGS_PAGEMAP_PROTECTED))
+        found |= PGS_PAGE_WRITTEN;
+    if (found == PGS_PAGE_PRESENT || found == (PGS_PAGE_PRESENT |
+                                               PGS_PAGE_WRITTEN))
+        found |= word & PGS_PAGEMAP_EXCLUSIVE ? 0 : PGS_PAGE_PFNZERO;
+    return (uint8_t)found;
+}
+
+/* The same without PAGEMAP_SCAN. */
+static int read_categories(const struct pgshare_kvm *kvm, const void *at,
+                           uint32_t n, uint8_t *ret_categories)
+{
+    uint64_t words[CHUNK];
+    size_t bytes = n * sizeof(words[0]);
+
+    if (pgs_sys_pread(kvm->pagemap, words, bytes,
+                      (uintptr_t)at / PAGE * sizeof(words[0])) !=
+        (ssize_t)bytes)
+        return -EIO;
+    for (uint32_t i = 0; i < n; i++)
+        ret_categories[i] = categories_in(words[i]);
+    return 0;
+}
+
 /* Sets categories[] of `n` pages; 0: nothing there, or it cannot be told. */
 static int categories_of(const struct pgshare_kvm *kvm, const void *at,
                          uint32_t n, uint8_t *ret_categories)
@@ -49,6 +85,8 @@ static int categories_of(const struct pgshare_kvm *kvm, const void *at,
     };
 
     memset(ret_categories, 0, n);
+    if (kvm->in_place)
+        return read_categories(kvm, at, n, ret_categories);
     while (scan.start < scan.end) {
         int found = pgs_sys_pagemap_scan(kvm->pagemap, &scan);
 
@@ -95,15 +133,17 @@ void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
         ret_memory[i] = !error && is_own(categories[i]);
 }
 
-/* Where the kernel does not say, none is. */
-void pgs_scan_empty(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
-                    bool *ret_empty)
+int pgs_scan_window(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
+                    bool *ret_nothing, bool *ret_own)
 {
     uint8_t categories[CHUNK];
     int error = categories_of(kvm, at, n, categories);
 
-    for (uint32_t i = 0; i < n; i++)
-        ret_empty[i] = !error && !categories[i];
+    for (uint32_t i = 0; i < n; i++) {
+        ret_nothing[i] = !error && !categories[i];
+        ret_own[i] = !error && is_own(categories[i]);
+    }
+    return error;
 }
 
 /* ---- harvest ----------------------------------------------------------- */

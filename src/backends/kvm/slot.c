@@ -66,6 +66,8 @@ int pgshare_kvm_ram_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
 
     if (!guest)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     if (!range_ok(guest, gfn, count))
         return PGSHARE_ERR_RANGE;
     for (uint64_t i = gfn; i < gfn + count; i++) {
@@ -119,6 +121,8 @@ int pgshare_kvm_ram_remove(struct pgshare_kvm_guest *guest, uint64_t gfn,
 
     if (!guest)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     if (!range_ok(guest, gfn, count))
         return PGSHARE_ERR_RANGE;
     handle = pgshare_kvm_handle(guest);
@@ -188,6 +192,8 @@ int pgshare_kvm_discard(struct pgshare_kvm_guest *guest, uint64_t gfn,
 
     if (!guest)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     if (!range_ok(guest, gfn, count))
         return PGSHARE_ERR_RANGE;
     for (uint64_t i = 0; !r && i < count; i += n) {
@@ -223,6 +229,8 @@ int pgshare_kvm_slot_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
 
     if (!guest || flags & ~SLOT_FLAGS)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     if (!range_ok(guest, gfn, count))
         return PGSHARE_ERR_RANGE;
     if ((uintptr_t)at % PAGE || !at)
@@ -286,6 +294,8 @@ int pgshare_kvm_slot_remove(struct pgshare_kvm_guest *guest, uint64_t gfn)
 
     if (!guest)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
     for (uint32_t i = 0; i < guest->n_slots; i++)
         if (guest->slots[i].gfn == gfn)
             slot = &guest->slots[i];

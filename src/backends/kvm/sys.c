@@ -38,6 +38,13 @@ uint64_t pgs_sys_fail(uint64_t first, uint64_t count, int error)
     return atomic_exchange(&calls, 0);
 }
 
+static _Atomic bool is_old;
+
+void pgs_sys_be_old(bool on)
+{
+    atomic_store(&is_old, on);
+}
+
 static int fails(void)
 {
     uint64_t i = atomic_fetch_add(&calls, 1);
@@ -52,7 +59,12 @@ static int fails(void)
 {
     return 0;
 }
+
+#define is_old false
 #endif
+
+/* What Linux 6.1 does not have. */
+#define YOUNG (PGS_UFFD_WP_UNPOPULATED | PGS_UFFD_WP_ASYNC | PGS_UFFD_MOVE)
 
 static int control(int fd, unsigned long request, void *arg)
 {
@@ -92,6 +104,8 @@ int pgs_sys_uffd_open(uint64_t features)
 
     if (error)
         return -error;
+    if (is_old && features & YOUNG)
+        return -EINVAL;
     fd = open_any();
     if (fd < 0)
         return -errno;
@@ -373,6 +387,8 @@ int pgs_sys_pagemap_scan(int fd, struct pgs_pm_scan *scan)
 
     if (error)
         return -error;
+    if (is_old)
+        return -ENOTTY;
     do
         n = ioctl(fd, PGS_PAGEMAP_SCAN, scan);
     while (n < 0 && errno == EINTR);

@@ -51,6 +51,8 @@ void pgs_sys_shadow_end(pid_t pid);
 /* From now on call number `first` (the next is 0), and `count - 1` that follow,
  * fail with `error`. Answers the number of calls since the last time. */
 uint64_t pgs_sys_fail(uint64_t first, uint64_t count, int error);
+/* The kernel has no more than Linux 6.1. */
+void pgs_sys_be_old(bool on);
 #endif
 
 #endif

@@ -20,7 +20,7 @@
  * be allowed to fail: MOVE is tried, then a copy, until one succeeds.
  *
  * The log of a guest in kernel mode does not survive; pages that went back
- * count as written.
+ * count as written. Where the kernel has no MOVE, still.c does what it can.
  */
 #include "kvm/backend.h"
 
@@ -41,6 +41,11 @@ static unsigned char *staged(const struct pgs_kvm_window *window, uint32_t i)
 static unsigned char *placed(const struct pgs_kvm_window *window, uint32_t i)
 {
     return window->at + (size_t)i * PAGE;
+}
+
+static bool is_still(const struct pgs_kvm_window *window)
+{
+    return window->stage == HOLD_NONE;
 }
 
 /* ---- out --------------------------------------------------------------- */
@@ -68,8 +73,8 @@ static uint32_t skip_empty(struct pgs_kvm_window *window, uint32_t first,
                            uint32_t end)
 {
     if (!window->looked)
-        pgs_scan_empty(window->guest->kvm, window->at, window->n,
-                       window->nothing);
+        pgs_scan_window(window->guest->kvm, window->at, window->n,
+                        window->nothing, window->own);
     window->looked = true;
     do
         window->state[first++] = WINDOW_EMPTY;
@@ -115,14 +120,18 @@ int pgs_window_open(struct pgs_kvm_window *window,
     window->n = n;
     window->at = pgs_at(guest, gfn);
     window->status = status;
-    window->stage = pgs_stage_take(&guest->kvm->hold, n);
-    if (window->stage == HOLD_NONE)
-        return PGSHARE_ERR_NOMEM;
+    window->stage = HOLD_NONE;
+    if (!guest->kvm->in_place) {
+        window->stage = pgs_stage_take(&guest->kvm->hold, n);
+        if (window->stage == HOLD_NONE)
+            return PGSHARE_ERR_NOMEM;
+    }
     if (!guest->trapped)
         error = pgs_sys_uffd_register(guest->uffd, window->at, n * PAGE,
                                       CLOSED);
     if (error) {
-        pgs_stage_drop(&guest->kvm->hold, window->stage, n);
+        if (!is_still(window))
+            pgs_stage_drop(&guest->kvm->hold, window->stage, n);
         return error == -ENOMEM ? PGSHARE_ERR_NOMEM : PGSHARE_ERR_BACKEND;
     }
     memset(window->state, WINDOW_STAYS, n);
@@ -133,7 +142,9 @@ int pgs_window_open(struct pgs_kvm_window *window,
 
         while (end < n && !status[end])
             end++;
-        if (end > i)
+        if (end > i && is_still(window))
+            pgs_still_out(window, i, end);
+        else if (end > i)
             move_out(window, i, end);
         i = end + 1;
     }
@@ -143,8 +154,10 @@ int pgs_window_open(struct pgs_kvm_window *window,
 bool pgs_window_read(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
                      unsigned char *ret_bytes)
 {
-    if (pgs_sys_peek(ret_bytes, staged(window, first), n * PAGE) !=
-        (ssize_t)(n * PAGE))
+    const void *from = is_still(window) ? placed(window, first)
+                                        : staged(window, first);
+
+    if (pgs_sys_peek(ret_bytes, from, n * PAGE) != (ssize_t)(n * PAGE))
         return false;
     for (uint32_t i = 0; i < n; i++)
         window->filled[first + i] = *(const uint64_t *)(const void *)(
@@ -185,11 +198,15 @@ static void move_back(struct pgs_kvm_window *window, uint32_t i, uint32_t end)
 static bool put_protected(struct pgs_kvm_window *window, uint32_t i)
 {
     const uint64_t mode = UFFDIO_COPY_MODE_WP | UFFDIO_COPY_MODE_DONTWAKE;
-    const void *from = staged(window, i);
+    const void *from = pgs_zeroes;
     int error;
 
-    if (window->state[i] == WINDOW_EMPTY)
-        from = pgs_zeroes;
+    if (window->state[i] == WINDOW_OUT && is_still(window)) {
+        window->state[i] = WINDOW_STAYS; /* it is protected */
+        return true;
+    }
+    if (window->state[i] != WINDOW_EMPTY)
+        from = staged(window, i);
     error = pgs_sys_uffd_copy(window->guest->uffd, placed(window, i), from,
                               PAGE, mode);
     if (error) {
@@ -239,7 +256,7 @@ void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n)
 
         for (; end < first + n && window->state[end] == WINDOW_OUT; end++)
             window->state[end] = WINDOW_STAYS;
-        if (end > i)
+        if (end > i && !is_still(window))
             move_back(window, i, end);
         i = end + 1;
     }
@@ -253,7 +270,10 @@ void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n)
 void pgs_window_keep(struct pgs_kvm_window *window, uint32_t i,
                      enum pgs_kvm_kind kind)
 {
-    if (window->state[i] == WINDOW_OUT)
+    /* what is mapped over is given up by that */
+    if (is_still(window) && kind != KIND_ANON)
+        pgs_still_drop(window, i);
+    else if (window->state[i] == WINDOW_OUT)
         window->state[i] = WINDOW_KEPT;
     pgs_set_kind(window->guest, window->gfn + i, kind, NO_PLACE);
 }
@@ -345,8 +365,9 @@ static uint32_t settle(struct pgs_kvm_window *window)
     struct pgs_kvm_hold *hold = &window->guest->kvm->hold;
     uint32_t kept = 0;
 
+    if (is_still(window))
+        return pgs_still_settle(window);
     drop_nothing(window);
-
     for (uint32_t i = 0; i < window->n;) {
         bool keep = window->state[i] == WINDOW_KEPT;
         uint32_t end = i;
@@ -402,6 +423,8 @@ uint32_t pgs_window_close(struct pgs_kvm_window *window)
     for (uint32_t i = 0; i < window->n; i++)
         if (window->state[i] == WINDOW_OUT)
             pgs_window_back(window, i, 1);
+    if (is_still(window))
+        pgs_still_end(window);
     if (!guest->trapped)
         log_again(window);
     pgs_sys_uffd_wake(guest->uffd, window->at, window->n * PAGE);
