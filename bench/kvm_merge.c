@@ -6,7 +6,9 @@
  *
  * All memory has been touched before: a round that is not counted goes first,
  * so that what the kernel hands out later is warm. Both sides are at work alone,
- * one after the other.
+ * one after the other, and for kvm-merge this process keeps to one CPU: where
+ * another one has run a thread of it, each mapping that changes interrupts that
+ * one, which on a virtual machine may take longer than all the rest.
  */
 #include "kvm.h"
 
@@ -15,6 +17,7 @@
 #include "settings.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,16 +177,34 @@ static void measure_reached(struct pgs_bench *bench)
     pgs_layout_fini(&layout);
 }
 
+/* To the first CPU that it may use; what it could use before is in *ret_old. */
+static void keep_to_one_cpu(cpu_set_t *ret_old)
+{
+    cpu_set_t one;
+    int cpu = 0;
+
+    if (sched_getaffinity(0, sizeof(*ret_old), ret_old))
+        pgs_bench_die("sched_getaffinity");
+    while (cpu < CPU_SETSIZE - 1 && !CPU_ISSET(cpu, ret_old))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof(one), &one);
+}
+
 void pgs_bench_kvm_merge(struct pgs_bench *bench)
 {
     const char *missing = pgs_vms_missing();
     struct pgs_settings settings;
     bool ksm, raised;
+    cpu_set_t cpus;
 
     if (missing) {
         pgs_report_note(bench->report, "kvm-merge: %s", missing);
         return;
     }
+    keep_to_one_cpu(&cpus);
+    pgs_report_note(bench->report, "kvm-merge: this process keeps to one CPU");
     if (pgs_bench_wants(bench, "single pages shared with the default"))
         measure_reached(bench);
     pgs_settings_open(&settings, list, 1);
@@ -200,6 +221,7 @@ void pgs_bench_kvm_merge(struct pgs_bench *bench)
     if (ksm)
         pgs_ksm_close();
     pgs_settings_close(&settings);
+    sched_setaffinity(0, sizeof(cpus), &cpus);
 }
 
 /* ---- kvm-stall --------------------------------------------------------- */

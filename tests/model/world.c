@@ -296,6 +296,7 @@ static void make_machine(struct world *w)
         .zeroed = 4,
         .extent_max = extents[h[6] % 8],
         .sharers_max = h[6] >> 6 == 3 ? 3 : 0,
+        .extent_cost_ns = h[6] >> 5 & 1 ? 8000 : 0,
         .without = left_out(h[3]),
         .violation = on_violation,
         .ctx = w,

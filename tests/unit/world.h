@@ -33,6 +33,7 @@ struct world_options {
     uint64_t reserve_keep;
     uint64_t timeout_ns;
     uint64_t sharers_max;
+    uint64_t extent_cost_ns;
     bool faulty; /* over a fault decorator */
     bool logged; /* with a change log */
 };
@@ -117,6 +118,7 @@ static inline void world_open(struct world *w,
                  (o->logged ? PGSHARE_MOCK_CHANGE_LOG : 0),
         .frames = o->frames ? o->frames : 4 * WORLD_PAGES,
         .sharers_max = o->sharers_max,
+        .extent_cost_ns = o->extent_cost_ns,
     };
     struct pgshare_host_options host = {
         .size = sizeof(host),

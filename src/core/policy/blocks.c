@@ -277,8 +277,20 @@ static void take_allowed(struct pgs_match *match, const struct pgs_candidate *c,
             take(match, client + i);
 }
 
+/* The other way round: the run's own page is the frame. */
+static void turn(struct pgs_candidate *candidate)
+{
+    struct pgs_domain *domain = candidate->source;
+    uint64_t gfn = candidate->source_gfn;
+
+    candidate->source = candidate->client;
+    candidate->source_gfn = candidate->client_gfn;
+    candidate->client = domain;
+    candidate->client_gfn = gfn;
+}
+
 static void share_part(struct pgs_match *match, const struct pgs_run *run,
-                       uint32_t at, uint32_t n)
+                       uint32_t at, uint32_t n, bool turned)
 {
     struct pgshare_host *host = match->host;
     uint32_t print = print_at(match, run->client + at), end = at + n;
@@ -295,6 +307,8 @@ static void share_part(struct pgs_match *match, const struct pgs_run *run,
         candidate.source_gfn = pgs_page_gfn(host, run->source + at);
     }
     take_allowed(match, &candidate, run->client + at);
+    if (turned)
+        turn(&candidate);
     at += pgs_candidate_try(host, &candidate, match->budget);
     for (; at < end; at++)
         pgs_match_leave(match, run->client + at);
@@ -306,13 +320,15 @@ static void share_run(struct pgs_match *match, const struct pgs_run *run)
     uint32_t at = 0;
 
     while (at < run->count) {
+        bool turned = pgs_turn_is(match, run, at);
         uint32_t n = 0;
 
-        while (at + n < run->count && !is_taken(match, run->client + at + n))
+        while (at + n < run->count && !is_taken(match, run->client + at + n) &&
+               pgs_turn_is(match, run, at + n) == turned)
             n++;
         if (n)
-            share_part(match, run, at, n);
-        at += n + 1;
+            share_part(match, run, at, n, turned);
+        at += n ? n : 1;
     }
 }
 
@@ -320,6 +336,7 @@ void pgs_blocks_share(struct pgs_match *match)
 {
     pgs_match_note(match);
     sort(match->runs, match->n_runs);
+    pgs_turn_runs(match);
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);
     match->n_runs = 0;

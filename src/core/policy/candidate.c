@@ -134,6 +134,45 @@ static bool start(struct pgshare_host *host, struct pgs_extent *extent)
     return true;
 }
 
+static void end_publish(struct pgs_call *call)
+{
+    call->host->policy->jobs--;
+    pgs_extent_free(call->host, call->extent);
+}
+
+void pgs_candidate_publish(struct pgshare_host *host, struct pgs_domain *domain,
+                           uint32_t page, uint32_t count,
+                           struct pgs_budget *budget)
+{
+    struct pgs_extent *extent;
+    struct pgs_call *call;
+    uint64_t token;
+
+    if (!pgs_candidate_room(host) || !pgs_may_share(domain))
+        return;
+    extent = pgs_extent_new(host, count);
+    if (!extent)
+        return;
+    extent->flags = PGS_EXTENT_SOURCE | PGS_EXTENT_MARK;
+    extent->cause = PGSHARE_CAUSE_SCAN;
+    extent->source.domain = domain;
+    extent->source.gfn = pgs_page_gfn(host, page);
+    extent->source.page = page;
+    call = pgs_share_take(host, extent);
+    if (!call) {
+        pgs_extent_free(host, extent);
+        return;
+    }
+    host->policy->jobs++;
+    budget->pages -= budget->pages < count ? budget->pages : count;
+    call->finish = end_publish;
+    host->policy->late = !pgs_call_drive(call, &token);
+    if (host->policy->late)
+        return; /* the runner's list has it */
+    end_publish(call);
+    pgs_call_give(call);
+}
+
 /* Answers how many pages of the part it took on, whole blocks of them. */
 static uint32_t start_part(struct pgshare_host *host,
                            const struct pgs_candidate *c, struct pgs_part part,

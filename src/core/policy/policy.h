@@ -61,6 +61,7 @@ struct pgs_policy {
     uint64_t next_harvest;           /* on the clock */
     _Atomic uint32_t harvest_wanted; /* 1: at once */
     uint32_t jobs;                   /* candidates under way */
+    bool late;                       /* the backend does not answer inline */
     uint64_t errors_told;            /* of the backend's, by reports */
     struct pgshare_progress progress;
     _Atomic uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];
@@ -101,6 +102,11 @@ struct pgs_candidate {
  * many candidates are under way. */
 uint32_t pgs_candidate_try(struct pgshare_host *host,
                            const struct pgs_candidate *candidate,
+                           struct pgs_budget *budget);
+/* Makes frames of pages of one chunk, for others to be shared with. What waits
+ * for the backend is known to be late from then on. */
+void pgs_candidate_publish(struct pgshare_host *host, struct pgs_domain *domain,
+                           uint32_t page, uint32_t count,
                            struct pgs_budget *budget);
 /* Is there room for more candidates under way? */
 bool pgs_candidate_room(struct pgshare_host *host);

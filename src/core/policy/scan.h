@@ -10,6 +10,7 @@
  * scan_batch.c   a block on its way from the walk to the queue
  * match.c        fingerprints against the index
  * blocks.c       matches that grow to runs, and which of them go first
+ * turn.c         which side of a run becomes frames
  * floor.c        what is kept whole
  * steer.c        how much CPU time all that may take
  *
@@ -219,6 +220,11 @@ void pgs_blocks_zeroes(struct pgs_match *match, uint32_t client,
 void pgs_blocks_share(struct pgs_match *match);
 /* The largest aligned block in [first, first + count). */
 uint32_t pgs_blocks_order(uint64_t first, uint64_t count);
+/* turn.c: short runs that are neighbours become frames in place, … */
+void pgs_turn_runs(struct pgs_match *match);
+/* … and page i of a run may be the source, not the client, from then on. */
+bool pgs_turn_is(const struct pgs_match *match, const struct pgs_run *run,
+                 uint32_t i);
 /* Counts what an extent has shared. */
 void pgs_blocks_count(struct pgs_scan *scan, const struct pgs_extent *extent);
 
