@@ -102,8 +102,9 @@ enum pgshare_kvm_flag {
     /** All that devices write to guest memory is held meanwhile
      * (pgshare_gfn_get() with ::PGSHARE_GET_WRITE, pgshare_gfn_put()). Then
      * memory can be shared, too, where the kernel cannot move pages (before
-     * Linux 6.8): slower, and without a log of writes. Otherwise it changes
-     * nothing. */
+     * Linux 6.8): slower, without a log of writes, and not where all files in
+     * memory are of huge pages (shmem_enabled is always, within_size or force).
+     * Otherwise it changes nothing. */
     PGSHARE_KVM_DMA_DECLARED = 1 << 0
 };
 
@@ -164,7 +165,8 @@ PGSHARE_EXPORT struct pgshare_kvm *pgshare_kvm_free(struct pgshare_kvm *kvm);
 PGSHARE_EXPORT struct pgshare_backend *pgshare_kvm_backend(
     struct pgshare_kvm *kvm);
 
-/** @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI. @since 0.1 */
+/** @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_ABI, ::PGSHARE_ERR_FORKED.
+ * @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_info(struct pgshare_kvm *kvm,
                                     struct pgshare_kvm_info *ret_info);
 

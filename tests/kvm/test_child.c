@@ -14,7 +14,9 @@
 static int refused(struct vmm *vmm, void *elsewhere)
 {
     struct pgshare_kvm_guest *guest = vmm->guest[0], *another;
+    struct pgshare_kvm_info info = { .size = sizeof(info) };
     const int results[] = {
+        pgshare_kvm_info(vmm->kvm, &info),
         pgshare_kvm_guest_new(vmm->kvm, 1, NULL, &another),
         pgshare_kvm_slot_remove(guest, 0),
         pgshare_kvm_slot_add(guest, 0, 1, elsewhere, 0, NULL),

@@ -96,6 +96,26 @@ START_TEST(test_what_is_a_frame_already_stays_one)
 }
 END_TEST
 
+START_TEST(test_copies_of_one_page_share_one_frame)
+{
+    struct world w;
+
+    open_priced(&w, PRICE, 0);
+    scatter(&w, 1);
+    for (uint64_t gfn = 0; gfn < 64; gfn += 4) {
+        fill(&w, 1, gfn, 1, 1000 + gfn);
+        fill(&w, 1, gfn + 2, 1, 1000 + gfn);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        pass(&w);
+    for (uint64_t gfn = 0; gfn < 64; gfn += 4) {
+        ck_assert(together(&w, 0, gfn, 1, gfn));
+        ck_assert(together(&w, 0, gfn, 1, gfn + 2));
+    }
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(test_pages_that_a_floor_keeps_whole_are_not_turned)
 {
     struct world w;
@@ -158,6 +178,7 @@ static Suite *make(void)
                    test_short_runs_that_are_neighbours_become_frames_together);
     tcase_add_test(tests, test_long_runs_are_worth_two_mappings);
     tcase_add_test(tests, test_what_is_a_frame_already_stays_one);
+    tcase_add_test(tests, test_copies_of_one_page_share_one_frame);
     tcase_add_test(tests, test_pages_that_a_floor_keeps_whole_are_not_turned);
     tcase_add_loop_test(tests,
                         test_pages_that_do_not_become_frames_are_shared_as_usual,

@@ -438,7 +438,8 @@ void pgs_window_back(struct pgs_kvm_window *window, uint32_t first, uint32_t n);
 /* The page comes back write-protected; false: it does not, its status says
  * why. */
 bool pgs_window_mark(struct pgs_kvm_window *window, uint32_t i);
-/* Its memory is held from now on, its place empty and of that kind. */
+/* Its memory is held from now on, its place empty and of that kind; or its
+ * status says why not. */
 void pgs_window_keep(struct pgs_kvm_window *window, uint32_t i,
                      enum pgs_kvm_kind kind);
 /* Pages are replaced by a mapping of the pool; or their status says why not. */
@@ -448,8 +449,10 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
 uint32_t pgs_window_close(struct pgs_kvm_window *window);
 
 /* still.c: what a window does where pages cannot be moved */
+bool pgs_still_is_unsafe(void);
 void pgs_still_out(struct pgs_kvm_window *window, uint32_t first, uint32_t end);
-void pgs_still_drop(struct pgs_kvm_window *window, uint32_t i);
+/* Gives up the page's memory; false: it stays, its status says so. */
+bool pgs_still_drop(struct pgs_kvm_window *window, uint32_t i);
 void pgs_still_end(struct pgs_kvm_window *window);
 /* Answers how much memory is held for what was given up. */
 uint32_t pgs_still_settle(struct pgs_kvm_window *window);

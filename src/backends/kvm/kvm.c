@@ -24,7 +24,7 @@ static void open_staging(struct pgshare_kvm *kvm, uint32_t flags)
 
     kvm->staging = pgs_sys_uffd_open(features | PGS_UFFD_MOVE);
     kvm->in_place = kvm->staging == -EINVAL &&
-                    flags & PGSHARE_KVM_DMA_DECLARED;
+                    flags & PGSHARE_KVM_DMA_DECLARED && !pgs_still_is_unsafe();
     if (kvm->in_place)
         kvm->staging = pgs_sys_uffd_open(features);
 }
@@ -145,6 +145,8 @@ int pgshare_kvm_info(struct pgshare_kvm *kvm, struct pgshare_kvm_info *ret_info)
 
     if (!kvm || !ret_info)
         return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(kvm))
+        return PGSHARE_ERR_FORKED;
     r = pgs_abi_check_out(ret_info, sizeof(ret_info->size));
     if (r)
         return r;

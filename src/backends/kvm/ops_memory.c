@@ -176,7 +176,7 @@ static void take_out(struct pgs_kvm_work *work, uint32_t first, uint32_t n,
         if (work->status[first + i])
             continue;
         pgs_window_keep(&window, i, kind);
-        done++;
+        done += !work->status[first + i];
     }
     kept = pgs_window_close(&window);
     if (kind == KIND_OWED && kept < done) /* never written: one frame all the

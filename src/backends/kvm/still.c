@@ -15,8 +15,29 @@
 #include "kvm/backend.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+
+/* A huge page of a file in memory, mapped as a whole, looks in old kernels'
+ * /proc/self/pagemap like a page of the guest's own: like a break. */
+bool pgs_still_is_unsafe(void)
+{
+    static const char *const bad[] = { "[always]", "[within_size]", "[force]" };
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+                       "re");
+    char line[128] = "";
+    bool is = false;
+
+    if (!file)
+        return false; /* there are no huge pages */
+    if (!fgets(line, sizeof(line), file))
+        is = true;
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        is |= strstr(line, bad[i]) != NULL;
+    fclose(file);
+    return is;
+}
 
 static unsigned char *placed(const struct pgs_kvm_window *window, uint32_t i)
 {
@@ -41,13 +62,17 @@ void pgs_still_out(struct pgs_kvm_window *window, uint32_t first, uint32_t end)
         window->state[i] = window->nothing[i] ? WINDOW_EMPTY : WINDOW_OUT;
 }
 
-void pgs_still_drop(struct pgs_kvm_window *window, uint32_t i)
+bool pgs_still_drop(struct pgs_kvm_window *window, uint32_t i)
 {
     if (window->state[i] != WINDOW_OUT)
-        return;
-    window->state[i] = pgs_sys_advise(placed(window, i), PAGE, MADV_DONTNEED)
-                           ? WINDOW_STAYS
-                           : WINDOW_KEPT;
+        return true;
+    if (pgs_sys_advise(placed(window, i), PAGE, MADV_DONTNEED)) {
+        window->status[i] = PGSHARE_ERR_BUSY;
+        window->state[i] = WINDOW_STAYS;
+        return false;
+    }
+    window->state[i] = WINDOW_KEPT;
+    return true;
 }
 
 static bool is_free_to_write(const struct pgs_kvm_window *window, uint32_t i)

@@ -271,9 +271,9 @@ void pgs_window_keep(struct pgs_kvm_window *window, uint32_t i,
                      enum pgs_kvm_kind kind)
 {
     /* what is mapped over is given up by that */
-    if (is_still(window) && kind != KIND_ANON)
-        pgs_still_drop(window, i);
-    else if (window->state[i] == WINDOW_OUT)
+    if (is_still(window) && kind != KIND_ANON && !pgs_still_drop(window, i))
+        return;
+    if (window->state[i] == WINDOW_OUT)
         window->state[i] = WINDOW_KEPT;
     pgs_set_kind(window->guest, window->gfn + i, kind, NO_PLACE);
 }

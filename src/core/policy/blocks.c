@@ -321,9 +321,10 @@ static void share_run(struct pgs_match *match, const struct pgs_run *run)
 
     while (at < run->count) {
         bool turned = pgs_turn_is(match, run, at);
-        uint32_t n = 0;
+        uint32_t n = !is_taken(match, run->client + at);
 
-        while (at + n < run->count && !is_taken(match, run->client + at + n) &&
+        while (n && at + n < run->count &&
+               !is_taken(match, run->client + at + n) &&
                pgs_turn_is(match, run, at + n) == turned)
             n++;
         if (n)
@@ -339,6 +340,7 @@ void pgs_blocks_share(struct pgs_match *match)
     pgs_turn_runs(match);
     for (uint32_t i = 0; i < match->n_runs; i++)
         share_run(match, &match->runs[i]);
+    pgs_turn_end(match);
     match->n_runs = 0;
 }
 

@@ -166,9 +166,10 @@ void pgs_candidate_publish(struct pgshare_host *host, struct pgs_domain *domain,
     host->policy->jobs++;
     budget->pages -= budget->pages < count ? budget->pages : count;
     call->finish = end_publish;
-    host->policy->late = !pgs_call_drive(call, &token);
-    if (host->policy->late)
-        return; /* the runner's list has it */
+    if (!pgs_call_drive(call, &token)) { /* the runner's list has it */
+        host->policy->late = true;
+        return;
+    }
     end_publish(call);
     pgs_call_give(call);
 }

@@ -61,7 +61,8 @@ struct pgs_policy {
     uint64_t next_harvest;           /* on the clock */
     _Atomic uint32_t harvest_wanted; /* 1: at once */
     uint32_t jobs;                   /* candidates under way */
-    bool late;                       /* the backend does not answer inline */
+    bool late;                       /* the backend has not answered inline */
+    uint32_t rest;                   /* batches before runs are turned again */
     uint64_t errors_told;            /* of the backend's, by reports */
     struct pgshare_progress progress;
     _Atomic uint64_t hint_to_share[PGSHARE_HISTOGRAM_BUCKETS];

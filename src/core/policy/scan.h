@@ -70,6 +70,7 @@ struct pgs_run {
     uint32_t source;
     uint32_t count;
     uint32_t order; /* of the largest aligned block within it */
+    bool turned;    /* its own pages are to be the frames: turn.c */
 };
 
 /* The runner's notes on one batch. */
@@ -222,9 +223,11 @@ void pgs_blocks_share(struct pgs_match *match);
 uint32_t pgs_blocks_order(uint64_t first, uint64_t count);
 /* turn.c: short runs that are neighbours become frames in place, … */
 void pgs_turn_runs(struct pgs_match *match);
-/* … and page i of a run may be the source, not the client, from then on. */
+/* … page i of a run is then the source, and not the client, … */
 bool pgs_turn_is(const struct pgs_match *match, const struct pgs_run *run,
                  uint32_t i);
+/* … and when all runs were tried, it is seen what came of it. */
+void pgs_turn_end(struct pgs_match *match);
 /* Counts what an extent has shared. */
 void pgs_blocks_count(struct pgs_scan *scan, const struct pgs_extent *extent);
 
