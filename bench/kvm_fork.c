@@ -374,7 +374,8 @@ static void report(struct pgs_bench *bench, struct measure *m)
                     median(m, CALL));
     add(bench, "mapping a child", "ms", median(m, MAP), 2);
     add(bench, "mappings of a child", "mappings", median(m, MAPPINGS), 8);
-    add(bench, "memory of a child's own, at its start", "KiB", median(m, OWN), 64);
+    add(bench, "memory of a child's own, at its start", "KiB", median(m, OWN),
+        64);
 }
 
 void pgs_bench_kvm_fork(struct pgs_bench *bench)

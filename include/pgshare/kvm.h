@@ -281,7 +281,8 @@ PGSHARE_EXPORT int pgshare_kvm_slot_add(struct pgshare_kvm_guest *guest,
 /** Removes the slot that begins at `gfn`. The memory is the VMM's alone again;
  * what was shared of it reads as zeroes.
  * @return 0, ::PGSHARE_ERR_INVALID, ::PGSHARE_ERR_RANGE (none begins there),
- * ::PGSHARE_ERR_BUSY (the guest is suspended), or an error of pgshare_domain_ram_remove(). @since 0.1 */
+ * ::PGSHARE_ERR_BUSY (the guest is suspended), or an error of
+ * pgshare_domain_ram_remove(). @since 0.1 */
 PGSHARE_EXPORT int pgshare_kvm_slot_remove(struct pgshare_kvm_guest *guest,
                                            uint64_t gfn);
 

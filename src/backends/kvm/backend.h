@@ -226,7 +226,7 @@ struct pgs_kvm_slot {
 #define ATTRIBUTE_DONTFORK 1u
 #define ATTRIBUTE_DONTDUMP 2u
 #define ATTRIBUTE_HUGE 4u
-#define ATTRIBUTE_READONLY 8u /* nobody writes there */
+#define ATTRIBUTE_READONLY 8u /* KVM lets the guest not write there */
 
 struct pgshare_kvm_guest {
     struct pgshare_kvm *kvm;
@@ -248,7 +248,7 @@ struct pgshare_kvm_guest {
     uint64_t *changed; /* bits: written as far as the log cannot tell */
     uint64_t *readonly; /* bits, in a trapped guest; so many are set: */
     uint64_t n_readonly;
-    uint64_t guarded; /* how often a page became read-only */
+    _Atomic uint64_t guarded; /* how often a page became read-only */
     uint16_t *watched; /* per chunk: FRAME, ZERO, MARKED, UNTOLD */
     uint32_t *home;    /* per chunk: its chunk in the pool + 1, 0: image's */
     uint64_t image;    /* + 1; 0: it has published nothing */
@@ -360,8 +360,6 @@ void pgs_set_kind(struct pgshare_kvm_guest *guest, uint64_t gfn,
 /* The guest's mappings of frames are its own concern from now on. */
 int pgs_guest_privatise(struct pgshare_kvm_guest *guest);
 
-extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
-
 /* guard.c, all but the last with the lock held */
 
 /* The read-only pages among these are protected again; all in one slot. */
@@ -428,6 +426,13 @@ struct pgs_kvm_window {
     bool looked;
 };
 
+/* The place of a page in the guest. */
+static inline unsigned char *
+pgs_window_at(const struct pgs_kvm_window *window, uint32_t i)
+{
+    return window->at + (size_t)i * PAGE;
+}
+
 int pgs_window_open(struct pgs_kvm_window *window,
                     struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
                     int8_t *status);
@@ -464,9 +469,9 @@ uint32_t pgs_still_settle(struct pgs_kvm_window *window);
 void pgs_home(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
               int8_t *status);
 /* Drops the LEFT pages among them that are equal to the frame whose mapping they
- * lie in: they map it again. status[i]: 0, or why not. Answers how many. */
-uint32_t pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
-                    int8_t *status);
+ * lie in: they map it again. status[i]: 0, or why not. */
+void pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                int8_t *status);
 /* A mapping of a frame is replaced by one of the frame at `place`, or, with
  * NO_PLACE, by nothing. Answers as MAP. */
 int pgs_remap(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t place);
@@ -476,11 +481,8 @@ int pgs_remap(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t place);
 /* One page: does it have memory of its own, other than the pool's? 1, 0, or an
  * error. */
 int pgs_scan_is_own(struct pgshare_kvm_guest *guest, uint64_t gfn);
-/* Which of `n` ≤ CHUNK staged pages are memory? */
-void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
-                     bool *ret_memory);
 /* In which of `n` ≤ CHUNK pages is there nothing, not even a zero page, and in
- * which memory of their own? */
+ * which memory of their own? With an error, in none of them either. */
 int pgs_scan_window(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
                     bool *ret_nothing, bool *ret_own);
 bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn);
@@ -527,6 +529,8 @@ typedef void pgs_kvm_span(struct pgs_kvm_work *work, uint32_t first,
 
 /* What PROTECT answers: no frame's name. */
 #define PGS_ID_MARKED (UINT64_MAX - 1)
+
+extern const unsigned char pgs_zeroes[PGSHARE_PAGE_SIZE];
 
 /* compare.c, with the guest's lock held */
 

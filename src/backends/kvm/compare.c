@@ -33,7 +33,8 @@ uint64_t pgs_target(const struct pgs_kvm_work *work, uint32_t i)
 bool pgs_frame_equals(const struct pgs_kvm_work *work, uint32_t i)
 {
     const struct pgshare_kvm_guest *guest = work->guest;
-    uint64_t place = pgs_place(guest, work->op->gfn + i), to = pgs_target(work, i);
+    uint64_t place = pgs_place(guest, work->op->gfn + i);
+    uint64_t to = pgs_target(work, i);
 
     if (!pgs_pool_read(guest->pool, place, 1, guest->mine))
         return false;

@@ -78,7 +78,7 @@ static int8_t guard_page(struct pgshare_kvm_guest *guest, uint64_t gfn)
     if (kind == KIND_HOLE || kind == KIND_OWED)
         return PGSHARE_ERR_HOLE;
     set(guest, gfn, true);
-    guest->guarded++;
+    atomic_fetch_add(&guest->guarded, 1);
     if (!pgs_guard(guest, gfn, 1))
         return 0;
     set(guest, gfn, false);

@@ -142,17 +142,6 @@ static void wake(struct pgshare_kvm_guest *guest, uint64_t gfn)
     pthread_mutex_unlock(&guest->lock);
 }
 
-/* So many pages have become read-only so far. */
-static uint64_t guarded(struct pgshare_kvm_guest *guest)
-{
-    uint64_t n;
-
-    pthread_mutex_lock(&guest->lock);
-    n = guest->guarded;
-    pthread_mutex_unlock(&guest->lock);
-    return n;
-}
-
 /* The library lets it write, also where it has forgotten that the page was
  * read-only (a page that was claimed anew, say), and it did not become so since
  * it was asked. */
@@ -160,10 +149,11 @@ static void go_on(struct pgshare_kvm_guest *guest, uint64_t gfn,
                   uint64_t before)
 {
     pthread_mutex_lock(&guest->lock);
-    if (guest->guarded == before)
+    if (atomic_load(&guest->guarded) == before)
         pgs_unguard(guest, gfn);
+    if (pgs_at(guest, gfn))
+        pgs_sys_uffd_wake(guest->uffd, pgs_at(guest, gfn), PAGE);
     pthread_mutex_unlock(&guest->lock);
-    wake(guest, gfn);
 }
 
 /* Asks the library. Answers in how many nanoseconds to ask again; 0: it is
@@ -174,7 +164,8 @@ static uint64_t ask(struct pgshare_kvm_guest *guest, uint64_t gfn)
                                  .timeout_ns = PATIENCE_NS };
     struct pgshare_fault answer = { .size = sizeof(answer) };
     struct pgshare_kvm *kvm = guest->kvm;
-    uint64_t handle = atomic_load(&guest->handle), before = guarded(guest);
+    uint64_t handle = atomic_load(&guest->handle);
+    uint64_t before = atomic_load(&guest->guarded);
     int r = PGSHARE_ERR_NODOMAIN;
 
     atomic_fetch_add(&kvm->faults, 1);

@@ -276,17 +276,10 @@ static int drop_equal(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
     return 0;
 }
 
-uint32_t pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
-                    int8_t *status)
+void pgs_return(struct pgshare_kvm_guest *guest, uint64_t gfn, uint32_t n,
+                int8_t *status)
 {
-    uint32_t before = 0, left = 0;
-
-    for (uint32_t i = 0; i < n; i++)
-        before += pgs_kind(guest, gfn + i) == KIND_LEFT;
     with_writers_stopped(guest, gfn, n, status, drop_equal);
-    for (uint32_t i = 0; i < n; i++)
-        left += pgs_kind(guest, gfn + i) == KIND_LEFT;
-    return before - left;
 }
 
 /* ---- from frame to frame ----------------------------------------------- */

@@ -328,6 +328,7 @@ static void take_back(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
     bool wanted[CHUNK];
     int8_t status[CHUNK];
     int64_t some = 0, held, left;
+    uint64_t gfn = work->op->gfn + first;
 
     for (uint32_t i = 0; i < n; i++)
         some += wanted[i] = is_return(work, first + i);
@@ -338,11 +339,15 @@ static void take_back(struct pgs_kvm_work *work, uint32_t first, uint32_t n)
         status[i] = wanted[i] && left ? 0 : PGSHARE_ERR_BUSY;
         left -= !status[i];
     }
-    left = held - pgs_return(work->guest, work->op->gfn + first, n, status);
+    pgs_return(work->guest, gfn, n, status);
+    left = held;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!wanted[i])
+            continue;
+        work->status[first + i] = status[i];
+        left -= !status[i];
+    }
     work->reserve += held + pgs_reserve_move(work->kvm, -left);
-    for (uint32_t i = 0; i < n; i++)
-        if (wanted[i])
-            work->status[first + i] = status[i];
 }
 
 /* ---- what it costs ----------------------------------------------------- */

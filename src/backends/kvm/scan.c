@@ -122,17 +122,6 @@ bool pgs_scan_is_written(struct pgshare_kvm_guest *guest, uint64_t gfn)
            categories & PGS_PAGE_WRITTEN;
 }
 
-/* Where the kernel does not say, nothing is counted. */
-void pgs_scan_memory(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
-                     bool *ret_memory)
-{
-    uint8_t categories[CHUNK];
-    int error = categories_of(kvm, at, n, categories);
-
-    for (uint32_t i = 0; i < n; i++)
-        ret_memory[i] = !error && is_own(categories[i]);
-}
-
 int pgs_scan_window(const struct pgshare_kvm *kvm, const void *at, uint32_t n,
                     bool *ret_nothing, bool *ret_own)
 {

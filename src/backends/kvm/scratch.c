@@ -8,7 +8,7 @@
  * load would raise a signal), a few pages at a time, which are used while they
  * are in the cache. It looks the pages up in its tables, so that nothing is
  * mapped for our sake: where the machine is itself a virtual one, a first touch
- * of each page costs ten times as much as the copy.
+ * of each page may cost far more than the copy.
  *
  * Whoever copies may be stopped by our own userfaultfd, in the middle of it,
  * until a window closes or a fault is resolved. So it holds nothing that is

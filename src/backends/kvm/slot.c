@@ -23,10 +23,17 @@ static int refuse(uint32_t why, uint32_t *ret_why)
                                           : PGSHARE_ERR_NOTSUP;
 }
 
-static bool range_ok(const struct pgshare_kvm_guest *guest, uint64_t gfn,
-                     uint64_t count)
+/* May this be asked of the guest? PGSHARE_ERR_INVALID, _FORKED, _RANGE. */
+static int check(const struct pgshare_kvm_guest *guest, uint64_t gfn,
+                 uint64_t count)
 {
-    return count && gfn < guest->gfns && count <= guest->gfns - gfn;
+    if (!guest)
+        return PGSHARE_ERR_INVALID;
+    if (pgs_is_child(guest->kvm))
+        return PGSHARE_ERR_FORKED;
+    return count && gfn < guest->gfns && count <= guest->gfns - gfn
+               ? 0
+               : PGSHARE_ERR_RANGE;
 }
 
 /* Lock of the backend held. Does a slot of any guest, or one of ours, have a
@@ -61,15 +68,11 @@ static void set_all(struct pgshare_kvm_guest *guest, uint64_t gfn,
 int pgshare_kvm_ram_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
                         uint64_t count)
 {
+    int r = check(guest, gfn, count);
     uint64_t handle;
-    int r = 0;
 
-    if (!guest)
-        return PGSHARE_ERR_INVALID;
-    if (pgs_is_child(guest->kvm))
-        return PGSHARE_ERR_FORKED;
-    if (!range_ok(guest, gfn, count))
-        return PGSHARE_ERR_RANGE;
+    if (r)
+        return r;
     for (uint64_t i = gfn; i < gfn + count; i++) {
         if (!pgs_slot_of(guest, i))
             return PGSHARE_ERR_RANGE;
@@ -116,15 +119,11 @@ static void empty(struct pgshare_kvm_guest *guest, uint64_t gfn, uint64_t count)
 int pgshare_kvm_ram_remove(struct pgshare_kvm_guest *guest, uint64_t gfn,
                            uint64_t count)
 {
+    int r = check(guest, gfn, count);
     uint64_t handle;
-    int r = 0;
 
-    if (!guest)
-        return PGSHARE_ERR_INVALID;
-    if (pgs_is_child(guest->kvm))
-        return PGSHARE_ERR_FORKED;
-    if (!range_ok(guest, gfn, count))
-        return PGSHARE_ERR_RANGE;
+    if (r)
+        return r;
     handle = pgshare_kvm_handle(guest);
     if (handle)
         r = pgshare_domain_ram_remove(guest->kvm->host, handle, gfn, count,
@@ -186,16 +185,12 @@ static int discard(struct pgshare_kvm_guest *guest, uint64_t gfn,
 int pgshare_kvm_discard(struct pgshare_kvm_guest *guest, uint64_t gfn,
                         uint64_t count, uint64_t *ret_done)
 {
+    int r = check(guest, gfn, count);
     uint64_t done = 0, n;
     bool memory;
-    int r = 0;
 
-    if (!guest)
-        return PGSHARE_ERR_INVALID;
-    if (pgs_is_child(guest->kvm))
-        return PGSHARE_ERR_FORKED;
-    if (!range_ok(guest, gfn, count))
-        return PGSHARE_ERR_RANGE;
+    if (r)
+        return r;
     for (uint64_t i = 0; !r && i < count; i += n) {
         n = run_at(guest, gfn + i, count - i, &memory);
         if (memory)
@@ -227,12 +222,11 @@ int pgshare_kvm_slot_add(struct pgshare_kvm_guest *guest, uint64_t gfn,
     uint32_t why = PGSHARE_KVM_WHY_NONE;
     int r;
 
-    if (!guest || flags & ~SLOT_FLAGS)
+    if (flags & ~SLOT_FLAGS)
         return PGSHARE_ERR_INVALID;
-    if (pgs_is_child(guest->kvm))
-        return PGSHARE_ERR_FORKED;
-    if (!range_ok(guest, gfn, count))
-        return PGSHARE_ERR_RANGE;
+    r = check(guest, gfn, count);
+    if (r)
+        return r;
     if ((uintptr_t)at % PAGE || !at)
         return refuse(PGSHARE_KVM_WHY_UNALIGNED, ret_why);
     r = pgs_vma_check(at, count * PAGE, &slot.attributes, &why);

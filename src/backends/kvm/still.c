@@ -39,21 +39,16 @@ bool pgs_still_is_unsafe(void)
     return is;
 }
 
-static unsigned char *placed(const struct pgs_kvm_window *window, uint32_t i)
-{
-    return window->at + (size_t)i * PAGE;
-}
-
 /* A page that is not there is not to be read: we would wait for ourselves. */
 void pgs_still_out(struct pgs_kvm_window *window, uint32_t first, uint32_t end)
 {
     struct pgshare_kvm_guest *guest = window->guest;
     uint32_t n = end - first;
-    int error = pgs_sys_uffd_protect(guest->uffd, placed(window, first),
+    int error = pgs_sys_uffd_protect(guest->uffd, pgs_window_at(window, first),
                                      n * PAGE, true);
 
     if (!error)
-        error = pgs_scan_window(guest->kvm, placed(window, first), n,
+        error = pgs_scan_window(guest->kvm, pgs_window_at(window, first), n,
                                 window->nothing + first, window->own + first);
     if (error)
         memset(window->status + first,
@@ -66,7 +61,7 @@ bool pgs_still_drop(struct pgs_kvm_window *window, uint32_t i)
 {
     if (window->state[i] != WINDOW_OUT)
         return true;
-    if (pgs_sys_advise(placed(window, i), PAGE, MADV_DONTNEED)) {
+    if (pgs_sys_advise(pgs_window_at(window, i), PAGE, MADV_DONTNEED)) {
         window->status[i] = PGSHARE_ERR_BUSY;
         window->state[i] = WINDOW_STAYS;
         return false;
@@ -92,7 +87,7 @@ void pgs_still_end(struct pgs_kvm_window *window)
         while (end < window->n && is_free_to_write(window, end))
             end++;
         if (end > i)
-            pgs_sys_uffd_protect(window->guest->uffd, placed(window, i),
+            pgs_sys_uffd_protect(window->guest->uffd, pgs_window_at(window, i),
                                  (end - i) * PAGE, false);
         i = end + 1;
     }

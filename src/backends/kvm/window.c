@@ -38,11 +38,6 @@ static unsigned char *staged(const struct pgs_kvm_window *window, uint32_t i)
     return pgs_stage_at(&window->guest->kvm->hold, window->stage + i);
 }
 
-static unsigned char *placed(const struct pgs_kvm_window *window, uint32_t i)
-{
-    return window->at + (size_t)i * PAGE;
-}
-
 static bool is_still(const struct pgs_kvm_window *window)
 {
     return window->stage == HOLD_NONE;
@@ -91,7 +86,7 @@ static void move_out(struct pgs_kvm_window *window, uint32_t first,
     while (first < end) {
         size_t moved;
         int error = pgs_sys_uffd_move(kvm->staging, staged(window, first),
-                                      placed(window, first),
+                                      pgs_window_at(window, first),
                                       (end - first) * PAGE, &moved);
 
         for (uint32_t n = (uint32_t)(moved / PAGE); n; n--)
@@ -154,7 +149,7 @@ int pgs_window_open(struct pgs_kvm_window *window,
 bool pgs_window_read(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
                      unsigned char *ret_bytes)
 {
-    const void *from = is_still(window) ? placed(window, first)
+    const void *from = is_still(window) ? pgs_window_at(window, first)
                                         : staged(window, first);
 
     if (pgs_sys_peek(ret_bytes, from, n * PAGE) != (ssize_t)(n * PAGE))
@@ -175,14 +170,14 @@ static void move_back(struct pgs_kvm_window *window, uint32_t i, uint32_t end)
 
     while (i < end && tries++ < BACK_TRIES) {
         size_t moved;
-        int error = pgs_sys_uffd_move(guest->uffd, placed(window, i),
+        int error = pgs_sys_uffd_move(guest->uffd, pgs_window_at(window, i),
                                       staged(window, i), (end - i) * PAGE,
                                       &moved);
 
         i += (uint32_t)(moved / PAGE);
         if (!error)
             return;
-        if (pgs_sys_uffd_copy(guest->uffd, placed(window, i), staged(window, i),
+        if (pgs_sys_uffd_copy(guest->uffd, pgs_window_at(window, i), staged(window, i),
                               PAGE, UFFDIO_COPY_MODE_DONTWAKE)) {
             sched_yield();
             continue;
@@ -207,7 +202,7 @@ static bool put_protected(struct pgs_kvm_window *window, uint32_t i)
     }
     if (window->state[i] != WINDOW_EMPTY)
         from = staged(window, i);
-    error = pgs_sys_uffd_copy(window->guest->uffd, placed(window, i), from,
+    error = pgs_sys_uffd_copy(window->guest->uffd, pgs_window_at(window, i), from,
                               PAGE, mode);
     if (error) {
         window->status[i] = error == -ENOMEM ? PGSHARE_ERR_NOMEM
@@ -283,13 +278,13 @@ void pgs_window_keep(struct pgs_kvm_window *window, uint32_t i,
 static void trap(struct pgs_kvm_window *window, uint32_t first, uint32_t n)
 {
     struct pgshare_kvm_guest *guest = window->guest;
-    unsigned char *at = placed(window, first);
+    unsigned char *at = pgs_window_at(window, first);
 
     if (pgs_trap(guest, at, n * PAGE))
         pgs_sys_advise(at, n * PAGE, MADV_POPULATE_WRITE);
     for (uint32_t i = first; i < first + n; i++) {
         if (!pgs_scan_is_own(guest, window->gfn + i) ||
-            pgs_own(guest, window->gfn + i, placed(window, i)))
+            pgs_own(guest, window->gfn + i, pgs_window_at(window, i)))
             continue;
         window->status[i] = PGSHARE_ERR_CLIENT_TICKET;
         atomic_fetch_add(&guest->kvm->slipped, 1);
@@ -314,7 +309,7 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
                     uint64_t place)
 {
     struct pgshare_kvm_guest *guest = window->guest;
-    unsigned char *at = placed(window, first);
+    unsigned char *at = pgs_window_at(window, first);
     int r = count_all(guest->pool, place, n);
 
     if (!r && pgs_sys_map_file(at, n * PAGE, guest->pool->fd, place * PAGE,
@@ -342,7 +337,6 @@ void pgs_window_map(struct pgs_kvm_window *window, uint32_t first, uint32_t n,
 /* The kernel's zero page is moved like any other, but is no memory. */
 static void drop_nothing(struct pgs_kvm_window *window)
 {
-    bool memory[CHUNK];
     uint32_t i = 0;
 
     while (i < window->n && (window->state[i] != WINDOW_KEPT ||
@@ -350,9 +344,11 @@ static void drop_nothing(struct pgs_kvm_window *window)
         i++;
     if (i == window->n)
         return;
-    pgs_scan_memory(window->guest->kvm, staged(window, 0), window->n, memory);
+    /* where the kernel does not say, nothing is counted */
+    pgs_scan_window(window->guest->kvm, staged(window, 0), window->n,
+                    window->nothing, window->own);
     for (; i < window->n; i++) {
-        if (window->state[i] != WINDOW_KEPT || window->filled[i] || memory[i])
+        if (window->state[i] != WINDOW_KEPT || window->filled[i] || window->own[i])
             continue;
         pgs_sys_advise(staged(window, i), PAGE, MADV_DONTNEED);
         window->state[i] = WINDOW_STAYS;
@@ -408,9 +404,9 @@ static void log_again(struct pgs_kvm_window *window)
                    pgs_in_pool(pgs_kind(guest, window->gfn + i)))
             end++;
         if (!stays && !pgs_in_pool(pgs_kind(guest, window->gfn + i))) {
-            pgs_sys_uffd_unregister(guest->uffd, placed(window, i),
+            pgs_sys_uffd_unregister(guest->uffd, pgs_window_at(window, i),
                                     (end - i) * PAGE);
-            pgs_vma_arm(guest, placed(window, i), (end - i) * PAGE);
+            pgs_vma_arm(guest, pgs_window_at(window, i), (end - i) * PAGE);
         }
         i = end;
     }

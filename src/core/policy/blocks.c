@@ -255,7 +255,7 @@ static bool is_taken(const struct pgs_match *match, uint32_t page)
 {
     uint32_t i = page - match->batch->page;
 
-    return i < match->batch->count && match->taken[i / 64] >> i % 64 & 1;
+    return i < match->batch->count && pgs_bit_has(match->taken, i);
 }
 
 static void take(struct pgs_match *match, uint32_t page)
@@ -263,7 +263,7 @@ static void take(struct pgs_match *match, uint32_t page)
     uint32_t i = page - match->batch->page;
 
     if (i < match->batch->count)
-        match->taken[i / 64] |= UINT64_C(1) << i % 64;
+        pgs_bit_set(match->taken, i);
 }
 
 /* What a floor forbids to this run may be another's. */

@@ -116,25 +116,35 @@ static struct pgs_extent *make(struct pgshare_host *host,
     return extent;
 }
 
-static bool start(struct pgshare_host *host, struct pgs_extent *extent)
+/* What became of an extent: nothing, for want of a call; all that could; or it is
+ * in the runner's list. */
+enum started { NO_CALL, DONE, LATE };
+
+static enum started start(struct pgshare_host *host, struct pgs_extent *extent,
+                          void (*end)(struct pgs_call *call))
 {
     struct pgs_call *call = pgs_share_take(host, extent);
     uint64_t token;
 
     if (!call) {
         pgs_extent_free(host, extent);
-        return false;
+        return NO_CALL;
     }
     host->policy->jobs++;
-    call->finish = finish;
+    call->finish = end;
     if (!pgs_call_drive(call, &token))
-        return true; /* the runner's list has it */
-    finish(call);
+        return LATE;
+    end(call);
     pgs_call_give(call);
-    return true;
+    return DONE;
 }
 
-static void end_publish(struct pgs_call *call)
+static void charge(struct pgs_budget *budget, uint32_t count)
+{
+    budget->pages -= budget->pages < count ? budget->pages : count;
+}
+
+static void finish_publish(struct pgs_call *call)
 {
     call->host->policy->jobs--;
     pgs_extent_free(call->host, call->extent);
@@ -144,13 +154,10 @@ void pgs_candidate_publish(struct pgshare_host *host, struct pgs_domain *domain,
                            uint32_t page, uint32_t count,
                            struct pgs_budget *budget)
 {
-    struct pgs_extent *extent;
-    struct pgs_call *call;
-    uint64_t token;
+    struct pgs_extent *extent = NULL;
 
-    if (!pgs_candidate_room(host) || !pgs_may_share(domain))
-        return;
-    extent = pgs_extent_new(host, count);
+    if (pgs_candidate_room(host) && pgs_may_share(domain))
+        extent = pgs_extent_new(host, count);
     if (!extent)
         return;
     extent->flags = PGS_EXTENT_SOURCE | PGS_EXTENT_MARK;
@@ -158,20 +165,9 @@ void pgs_candidate_publish(struct pgshare_host *host, struct pgs_domain *domain,
     extent->source.domain = domain;
     extent->source.gfn = pgs_page_gfn(host, page);
     extent->source.page = page;
-    call = pgs_share_take(host, extent);
-    if (!call) {
-        pgs_extent_free(host, extent);
-        return;
-    }
-    host->policy->jobs++;
-    budget->pages -= budget->pages < count ? budget->pages : count;
-    call->finish = end_publish;
-    if (!pgs_call_drive(call, &token)) { /* the runner's list has it */
+    charge(budget, count);
+    if (start(host, extent, finish_publish) == LATE)
         host->policy->late = true;
-        return;
-    }
-    end_publish(call);
-    pgs_call_give(call);
 }
 
 /* Answers how many pages of the part it took on, whole blocks of them. */
@@ -185,12 +181,12 @@ static uint32_t start_part(struct pgshare_host *host,
         struct pgs_extent *extent = make(host, c, &part);
         uint32_t count = extent ? extent->count : part.block;
 
-        if (extent && !start(host, extent))
+        if (extent && start(host, extent, finish) == NO_CALL)
             break;
         done += count;
         part.at += count;
         part.count -= count;
-        budget->pages -= budget->pages < count ? budget->pages : count;
+        charge(budget, count);
     }
     return done;
 }

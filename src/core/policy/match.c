@@ -37,9 +37,6 @@
 /* Growth may look at so many pages for one batch. */
 #define STEPS_MAX (16u * PGS_BLOCK)
 
-/* A run of so many pages will do. */
-#define LONG 64u
-
 /* A content that very many pages have (a pattern, say) has so many entries. */
 #define COPIES 4u
 
@@ -258,7 +255,7 @@ static uint32_t key_of(const struct pgs_match *match, uint32_t print)
 
 static void set_matched(struct pgs_match *match, uint32_t k)
 {
-    match->matched[k / 64] |= UINT64_C(1) << k % 64;
+    pgs_bit_set(match->matched, k);
 }
 
 /* The page is left alone for a while, if it is still as it was. */
@@ -349,7 +346,7 @@ void pgs_match_leave(struct pgs_match *match, uint32_t page)
 
     if (i < match->batch->count && match->print[i] &&
         !pgs_candidate_room(match->host))
-        match->left[i / 64] |= UINT64_C(1) << i % 64;
+        pgs_bit_set(match->left, i);
     else
         pgs_scan_forget(match->domain, page);
 }
@@ -441,7 +438,7 @@ static void look_up(struct pgs_match *match, uint32_t k,
                 continue;
             ret_found->match = true;
             ret_found->copies++;
-            if (n >= LONG)
+            if (n >= PGS_RUN_LONG)
                 break;
         } else if (is_held(match->host, page, match->domain->group, print,
                            &ret_found->later)) {
@@ -499,7 +496,7 @@ static void note_proposed(struct pgs_match *match, uint32_t k)
 void pgs_match_note(struct pgs_match *match)
 {
     for (uint32_t k = 0; k < match->batch->n; k++)
-        if (match->matched[k / 64] >> k % 64 & 1)
+        if (pgs_bit_has(match->matched, k))
             note_proposed(match, k);
     memset(match->matched, 0, sizeof(match->matched));
 }
@@ -546,7 +543,7 @@ static void keep_left(struct pgs_match *match, uint32_t k)
     for (uint32_t j = 0; j < batch->n; j++) {
         uint32_t i = batch->at[j];
 
-        if (j < k && !(match->left[i / 64] >> i % 64 & 1))
+        if (j < k && !pgs_bit_has(match->left, i))
             continue;
         batch->at[n] = batch->at[j];
         batch->old[n] = batch->old[j];

@@ -73,6 +73,19 @@ struct pgs_run {
     bool turned;    /* its own pages are to be the frames: turn.c */
 };
 
+/* A run of so many pages is one that will do. */
+#define PGS_RUN_LONG 64u
+
+static inline bool pgs_bit_has(const uint64_t *bits, uint32_t i)
+{
+    return bits[i / 64] >> i % 64 & 1;
+}
+
+static inline void pgs_bit_set(uint64_t *bits, uint32_t i)
+{
+    bits[i / 64] |= UINT64_C(1) << i % 64;
+}
+
 /* The runner's notes on one batch. */
 struct pgs_match {
     struct pgshare_host *host;

@@ -26,22 +26,15 @@
 
 #include <string.h>
 
-/* A run of so many pages is worth two mappings. */
-#define LONG 64u
 /* Batches for which nothing is turned after it was of no use. */
 #define REST 64u
 
-static bool is_wanted(struct pgshare_host *host)
+static bool is_wanted(const struct pgshare_host *host)
 {
     const uint32_t caps = PGSHARE_CAP_MERGE | PGSHARE_CAP_SNAPSHOT;
-    struct pgs_policy *policy = host->policy;
 
-    if (!host->info.extent_cost_ns || (host->info.caps & caps) != caps ||
-        policy->late)
-        return false;
-    if (policy->rest)
-        policy->rest--;
-    return !policy->rest;
+    return host->info.extent_cost_ns && (host->info.caps & caps) == caps &&
+           !host->policy->late;
 }
 
 static uint32_t offset(const struct pgs_match *match, uint32_t page)
@@ -53,16 +46,6 @@ static uint64_t word_of(const struct pgs_match *match, uint32_t page)
 {
     return atomic_load_explicit(pgs_word_at(&match->host->chunks, page),
                                 memory_order_acquire);
-}
-
-static bool has(const uint64_t *bits, uint32_t i)
-{
-    return bits[i / 64] >> i % 64 & 1;
-}
-
-static void set(uint64_t *bits, uint32_t i)
-{
-    bits[i / 64] |= UINT64_C(1) << i % 64;
 }
 
 static bool is_floored(const struct pgs_match *match, uint32_t page)
@@ -100,7 +83,9 @@ static void want(const struct pgs_match *match, const struct pgs_run *run,
 
         if (i >= match->batch->count)
             continue;
-        set(has(rows->wanted, i) ? rows->disputed : rows->wanted, i);
+        pgs_bit_set(pgs_bit_has(rows->wanted, i) ? rows->disputed
+                                                 : rows->wanted,
+                    i);
     }
 }
 
@@ -114,7 +99,7 @@ static bool may_turn_page(const struct pgs_match *match,
     if (i >= match->batch->count || offset(match, source) < match->batch->count)
         return false;
     print = match->print[i];
-    return !has(rows->disputed, i) && !has(match->taken, i) &&
+    return !pgs_bit_has(rows->disputed, i) && !pgs_bit_has(match->taken, i) &&
            is_known(match, client, print) && is_known(match, source, print) &&
            !is_floored(match, client) && !is_floored(match, source);
 }
@@ -139,7 +124,7 @@ static bool may_turn(const struct pgs_match *match, uint32_t n,
 {
     const struct pgs_run *run = &match->runs[n];
 
-    if (run->source == PGS_PAGE_NONE || run->count >= LONG ||
+    if (run->source == PGS_PAGE_NONE || run->count >= PGS_RUN_LONG ||
         !pgs_may_share(pgs_page_domain(match->host, run->source)) ||
         is_source_wanted(match, n))
         return false;
@@ -160,9 +145,9 @@ static void choose(struct pgs_match *match, struct rows *rows)
 
         run->turned = may_turn(match, n, rows);
         for (uint32_t k = 0; run->turned && k < run->count; k++)
-            set(rows->turned, first + k);
+            pgs_bit_set(rows->turned, first + k);
         if (run->turned)
-            set(rows->end, first + run->count - 1);
+            pgs_bit_set(rows->end, first + run->count - 1);
     }
 }
 
@@ -174,10 +159,10 @@ static uint32_t next_row(const struct pgs_match *match, const struct rows *rows,
 {
     uint32_t runs = 0, n = 0, count = match->batch->count;
 
-    while (*at < count && !has(rows->turned, *at))
+    while (*at < count && !pgs_bit_has(rows->turned, *at))
         ++*at;
-    for (; *at + n < count && has(rows->turned, *at + n); n++)
-        runs += has(rows->end, *at + n);
+    for (; *at + n < count && pgs_bit_has(rows->turned, *at + n); n++)
+        runs += pgs_bit_has(rows->end, *at + n);
     *ret_n = n;
     return runs;
 }
@@ -192,6 +177,10 @@ void pgs_turn_runs(struct pgs_match *match)
         match->runs[i].turned = false;
     if (match->n_runs < 2 || !is_wanted(host))
         return;
+    if (host->policy->rest) {
+        host->policy->rest--;
+        return;
+    }
     choose(match, &rows);
     for (; !host->policy->late && (runs = next_row(match, &rows, &at, &n));
          at += n)
